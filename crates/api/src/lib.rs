@@ -1,0 +1,14 @@
+//! How requests reach this node: the Client-Server and the Server-Server API as axum routers.
+//!
+//! Invariant: this crate translates and decides nothing about Matrix. A handler calls one
+//! use-case of `messagehub-homeserver` and wraps the answer; HTTP status and `errcode` exist
+//! only in [`error`].
+
+pub mod client;
+pub mod error;
+pub mod server;
+
+mod caller;
+mod endpoint;
+
+pub use error::ApiError;

@@ -1,0 +1,213 @@
+//! What a peer may try. Nothing of it may change anything.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use messagehub_homeserver::peers::{Acceptance, Inbound};
+use messagehub_protocol::{
+    keys::{IdentityKey, VerifyKey},
+    server_keys::{ServerKeys, ServerKeysTerms},
+    wire::{
+        frame::Frame,
+        request::{self, RequestParts, SERVER_KEYS_HEADER},
+    },
+};
+use ruma::{MilliSecondsSinceUnixEpoch, ServerName, UInt};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::testing::deliver;
+
+/// Somebody with an identity and bad manners.
+struct Mallory {
+    verify_key: VerifyKey,
+    keys: ServerKeys,
+    peer_id: String,
+}
+
+impl Mallory {
+    fn new(now: MilliSecondsSinceUnixEpoch) -> Self {
+        let identity = IdentityKey::from_seed(&[66; 32]);
+        let verify_key = VerifyKey::from_seed(&[67; 32]);
+        let peer_id = format!("12D3KooW{}", "m".repeat(44));
+        let terms = ServerKeysTerms {
+            old_verify_keys: Vec::new(),
+            peer_ids: vec![peer_id.clone()],
+            issued_ts: now,
+        };
+        let keys = ServerKeys::make(&identity, &verify_key, terms);
+        Self { verify_key, keys, peer_id }
+    }
+
+    fn signed(
+        &self,
+        (method, uri, body): (&str, &str, &str),
+        to: &ServerName,
+        at: MilliSecondsSinceUnixEpoch,
+    ) -> http::Request<Bytes> {
+        let parts = RequestParts { method, uri, body: body.as_bytes() };
+        let signature =
+            request::sign(parts, self.keys.server_name(), to, at, &self.verify_key).unwrap();
+        http::Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(http::header::AUTHORIZATION, signature.header_value())
+            .header(SERVER_KEYS_HEADER, request::server_keys_header(&self.keys))
+            .body(Bytes::from(body.to_owned()))
+            .unwrap()
+    }
+}
+
+async fn answer(node: &Node, peer_id: &str, request: http::Request<Bytes>) -> (u16, String) {
+    let response = deliver(node.router.clone(), peer_id.to_owned(), request).await.unwrap();
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_slice(response.body()).unwrap();
+    (status, body["errcode"].as_str().unwrap_or_default().to_owned())
+}
+
+fn later(at: MilliSecondsSinceUnixEpoch, ms: u32) -> MilliSecondsSinceUnixEpoch {
+    MilliSecondsSinceUnixEpoch(at.get() + UInt::from(ms))
+}
+
+const PROFILE: &str = "/_matrix/federation/v1/query/profile?user_id=%40x%3Ay";
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_taken_once_from_its_own_peer_and_in_time() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let now = a.hs.clock.now();
+    let mallory = Mallory::new(now);
+    let get = ("GET", PROFILE, "");
+    let unauthorized = (401, "M_UNAUTHORIZED".to_owned());
+
+    let good = mallory.signed(get, a.name(), now);
+    let (parts, body) = good.into_parts();
+    let copy = || http::Request::from_parts(parts.clone(), body.clone());
+    let (status, _) = answer(&a, &mallory.peer_id, copy()).await;
+    assert_ne!(status, 401, "a stranger may ask for a profile");
+    assert_eq!(answer(&a, &mallory.peer_id, copy()).await, unauthorized, "repeated");
+
+    let other_peer = format!("12D3KooW{}", "n".repeat(44));
+    let fresh = mallory.signed(get, a.name(), later(now, 1));
+    assert_eq!(answer(&a, &other_peer, fresh).await, unauthorized, "unlisted peer");
+
+    let elsewhere = ServerName::parse("elsewhere.example").unwrap();
+    let misdirected = mallory.signed(get, &elsewhere, later(now, 2));
+    assert_eq!(answer(&a, &mallory.peer_id, misdirected).await, unauthorized, "other destination");
+
+    let early = mallory.signed(get, a.name(), later(now, 11 * 60 * 1000));
+    assert_eq!(answer(&a, &mallory.peer_id, early).await, unauthorized, "from the future");
+
+    let mut changed = mallory.signed(get, a.name(), later(now, 3));
+    *changed.uri_mut() = "/_matrix/federation/v1/query/profile?user_id=%40z%3Ay".parse().unwrap();
+    assert_eq!(answer(&a, &mallory.peer_id, changed).await, unauthorized, "changed after signing");
+
+    let mut unsigned = mallory.signed(get, a.name(), later(now, 4));
+    unsigned.headers_mut().remove(http::header::AUTHORIZATION);
+    assert_eq!(answer(&a, &mallory.peer_id, unsigned).await, unauthorized, "not signed");
+
+    assert_eq!(a.hs.peers.counters().requests_refused.load(Ordering::Relaxed), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_learns_nothing_of_a_room() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let alice = a.user("alice").await;
+    let room_id =
+        net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
+    net.drive(say(&a.hs, &alice, &room_id, "secret")).await;
+    let (heads, _) = shape(&a.hs, &room_id).await;
+    let now = a.hs.clock.now();
+    let mallory = Mallory::new(now);
+    let room = messagehub_homeserver::federation::path_segment(room_id.as_str());
+    let head = messagehub_homeserver::federation::path_segment(&heads[0]);
+    let v1 = "/_matrix/federation/v1";
+    let user = format!("%40m%3A{}", mallory.keys.server_name());
+    let cases = [
+        ("GET", format!("{v1}/backfill/{room}?v={head}&limit=10"), "", 403),
+        ("GET", format!("{v1}/state/{room}?event_id={head}"), "", 403),
+        ("GET", format!("{v1}/state_ids/{room}?event_id={head}"), "", 403),
+        ("GET", format!("{v1}/event_auth/{room}/{head}"), "", 403),
+        ("GET", format!("{v1}/event/{head}"), "", 404),
+        (
+            "POST",
+            format!("{v1}/get_missing_events/{room}"),
+            r#"{"earliest_events":[],"latest_events":[]}"#,
+            403,
+        ),
+        ("GET", format!("{v1}/make_join/{room}/{user}?ver=12"), "", 403),
+        ("GET", "/_matrix/client/v3/sync".to_owned(), "", 404),
+        ("GET", "/_matrix/federation/v1/nothing".to_owned(), "", 404),
+        ("GET", "/".to_owned(), "", 404),
+    ];
+    for (n, (method, uri, body, expected)) in (10..).zip(cases) {
+        let request = mallory.signed((method, &uri, body), a.name(), later(now, n));
+        let (status, errcode) = answer(&a, &mallory.peer_id, request).await;
+        assert_eq!(status, expected, "{method} {uri}: {errcode}");
+    }
+    let heads = serde_json::json!({ "heads": { room_id.as_str(): [] } }).to_string();
+    let uri = messagehub_protocol::wire::heads::HEADS_PATH;
+    let request = mallory.signed(("POST", uri, &heads), a.name(), later(now, 99));
+    let told = deliver(a.router.clone(), mallory.peer_id.clone(), request).await.unwrap();
+    assert_eq!(told.body().as_ref(), b"{}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_oversized_body_is_refused() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let now = a.hs.clock.now();
+    let mallory = Mallory::new(now);
+    let mut request = mallory.signed(("PUT", "/_matrix/federation/v1/send/1", "{}"), a.name(), now);
+    *request.body_mut() = Bytes::from(vec![b' '; 5 * 1024 * 1024]);
+    assert_eq!(answer(&a, &mallory.peer_id, request).await, (413, "M_TOO_LARGE".to_owned()));
+}
+
+async fn verdict(net: &mut Net, node: &Node, room_id: &OwnedRoomId, frame: Vec<u8>) -> Acceptance {
+    let (reply, verdict) = oneshot::channel();
+    let report = Inbound::Frame {
+        source: "12D3KooWsomebody".to_owned(),
+        room_id: room_id.clone(),
+        frame: frame.into(),
+        reply,
+    };
+    net.hub.inject(node.name(), report);
+    net.drive(verdict).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_are_not_to_be_had() {
+    let mut net = Net::new();
+    let (a, b) = (net.start(1), net.start(2));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
+    net.drive(say(&a.hs, &alice, &room_id, "hello")).await;
+    net.until("b hears a", || async { texts(&b.hs, &room_id).await == ["hello"] }).await;
+    let (_, good) = net.hub.last_frame_of(a.name()).unwrap();
+
+    let again = verdict(&mut net, &b, &room_id, good.to_vec()).await;
+    assert_eq!(again, Acceptance::Ignore, "repeated");
+
+    let mut broken = good.to_vec();
+    let at = broken.len() / 2;
+    broken[at] ^= 1;
+    let broken = verdict(&mut net, &b, &room_id, broken).await;
+    assert_eq!(broken, Acceptance::Reject, "a changed byte");
+
+    let huge = verdict(&mut net, &b, &room_id, vec![b'x'; 300_000]).await;
+    assert_eq!(huge, Acceptance::Reject, "too large");
+
+    let mallory = Mallory::new(a.hs.clock.now());
+    let (opened, _) = Frame::open(&good, a.hs.clock.now()).unwrap();
+    let stolen = Frame {
+        origin: mallory.keys.server_name().to_owned(),
+        server_keys: vec![mallory.keys.json().to_owned()],
+        ..opened
+    };
+    let stolen = stolen.sign(&mallory.verify_key).unwrap();
+    let stolen = verdict(&mut net, &b, &room_id, stolen).await;
+    assert_eq!(stolen, Acceptance::Ignore, "of a server that is not in the room");
+    assert_eq!(texts(&b.hs, &room_id).await, ["hello"]);
+}

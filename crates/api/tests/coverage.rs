@@ -1,0 +1,74 @@
+//! Which operations of the specification this server has: each is asked of the real routers, and
+//! the answers are compared with `docs/coverage.md`. `cargo xtask coverage` writes that file.
+
+use std::{fmt::Write, path::Path};
+
+use axum::{Router, body::Body};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use messagehub_homeserver::testing::TestServer;
+use tower::ServiceExt;
+
+/// Chapter, method and path of each operation of specification v1.19, a line each.
+const CLIENT: &str = include_str!("coverage/client-server.txt");
+const SERVER: &str = include_str!("coverage/server-server.txt");
+
+/// A value for any path parameter that gets past routing.
+fn fill(path: &str) -> String {
+    let segments = path.split('/').map(|segment| match segment.starts_with('{') {
+        true => match segment.trim_matches(['{', '}']) {
+            "roomId" | "roomIdOrAlias" => "%21r:x",
+            "userId" => "%40u:x",
+            "eventId" => "%24e",
+            "roomAlias" => "%23a:x",
+            _ => "x",
+        },
+        false => segment,
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+async fn is_there(router: &Router, method: &str, path: &str) -> bool {
+    let request = Request::builder().method(method).uri(fill(path)).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let unrecognized = String::from_utf8_lossy(&body).contains("M_UNRECOGNIZED");
+    !(unrecognized && (status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED))
+}
+
+async fn table(title: &str, router: &Router, operations: &str) -> String {
+    let mut rows = String::new();
+    let (mut present, mut all) = (0, 0);
+    for line in operations.lines() {
+        let [chapter, method, path] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let there = is_there(router, method, path).await;
+        all += 1;
+        present += usize::from(there);
+        let mark = if there { "yes" } else { "absent" };
+        writeln!(rows, "| {chapter} | {method} | `{path}` | {mark} |").unwrap();
+    }
+    format!(
+        "## {title}: {present} of {all}\n\n| chapter | method | path | |\n|---|---|---|---|\n{rows}"
+    )
+}
+
+#[tokio::test]
+async fn the_table_of_operations_is_true() {
+    let server = TestServer::new(1).await;
+    let client = messagehub_api::client::router(server.hs.clone());
+    let federation = messagehub_api::server::router(server.hs.clone());
+    let text = format!(
+        "# Operations of the Matrix specification v1.19\n\n\
+         Made by `cargo xtask coverage`, which asks the routers. What is absent answers 404\n\
+         `M_UNRECOGNIZED`.\n\n{}\n{}",
+        table("Client-Server API", &client, CLIENT).await,
+        table("Server-Server API", &federation, SERVER).await,
+    );
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/coverage.md");
+    if std::env::var_os("UPDATE_COVERAGE").is_some() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == text, "docs/coverage.md is not true; run: cargo xtask coverage");
+}

@@ -1,0 +1,270 @@
+//! Apply: the one function that makes a judged event part of a room.
+//!
+//! Local and remote events come here alike. What it writes: the event, the state after it, the
+//! forward extremities, the current state, who is what in the room, and what a redaction takes
+//! away.
+
+use std::sync::Arc;
+
+use messagehub_protocol::{
+    pdu::Pdu,
+    receive::{Judged, Standing, redaction_allowed},
+};
+use messagehub_store::{
+    EventNid, Room, Snapshot, StateNid, StoreError, StreamPos, Txn, early_redactions,
+    events::{self, Placement, StoredEvent},
+    extremities,
+    memberships::{self, NewMembership},
+    room_state, rooms,
+};
+use ruma::{
+    OwnedUserId, ServerName, UserId,
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+};
+
+use crate::{
+    Homeserver,
+    peers::Outbound,
+    view::{self, ViewError},
+    visibility::membership_in,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What became of an event.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// The event.
+    pub pdu: Arc<Pdu>,
+    /// Its integer.
+    pub nid: EventNid,
+    /// How it was judged.
+    pub standing: Standing,
+    /// Its place in the timeline; none when clients do not see it.
+    pub pos: Option<StreamPos>,
+    /// Whose membership changed with it.
+    pub members: Vec<MemberChange>,
+    /// Whether this server came into the room or left it with it.
+    pub topic: Option<TopicChange>,
+}
+
+/// A change of what somebody is in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Who.
+    pub user_id: OwnedUserId,
+    /// What they were; `None` for nothing at all.
+    pub before: Option<MembershipState>,
+    /// What they are now.
+    pub now: MembershipState,
+}
+
+/// A change of whether this server is in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicChange {
+    /// Its first user joined.
+    Join,
+    /// Its last user is gone.
+    Leave,
+}
+
+/// Makes a judged event part of its room, whose current state is kept up in `room`.
+///
+/// `state_before` is the state it was judged by. Soft-failed and rejected events are stored and
+/// change nothing else.
+///
+/// # Errors
+///
+/// `Store` when the event is placed already; `Missing` or `Resolve` when the current state cannot
+/// be resolved.
+pub fn event(
+    txn: &mut Txn<'_>,
+    server: &ServerName,
+    room: &mut Room,
+    judged: &Judged,
+    state_before: StateNid,
+) -> Result<Appended, ViewError> {
+    let pdu = judged.pdu();
+    let standing = judged.standing();
+    let placement = Placement { state_before, state_after: state_before };
+    let stored = events::append(txn, room, judged, placement)?;
+    let mut appended = Appended {
+        pdu: Arc::clone(pdu),
+        nid: stored.nid,
+        standing,
+        pos: stored.pos,
+        members: Vec::new(),
+        topic: None,
+    };
+    let state_after = match (standing, pdu.state_key()) {
+        (Standing::Accepted | Standing::SoftFailed, Some(state_key)) => {
+            let kind = state_type(pdu);
+            let root = room_state::set(txn, state_before, &kind, state_key, stored.nid)?;
+            events::set_state_after(txn, stored.nid, root)?;
+            root
+        }
+        _ => state_before,
+    };
+    let (Standing::Accepted, Some(pos)) = (standing, stored.pos) else { return Ok(appended) };
+    let current = advance(txn, room, &appended, state_after)?;
+    let changes = set_current_state(txn, server, (room, current), pos)?;
+    appended.members = changes.members;
+    appended.topic = changes.topic;
+    apply_redactions(txn, room, &appended)?;
+    Ok(appended)
+}
+
+/// What a new current state changed in who is in the room.
+#[derive(Debug, Clone, Default)]
+pub struct StateChanges {
+    /// Whose membership changed.
+    pub members: Vec<MemberChange>,
+    /// Whether this server came into the room or left it.
+    pub topic: Option<TopicChange>,
+}
+
+/// Makes a state the current one of a room as of a position, and brings the memberships up to it.
+///
+/// # Errors
+///
+/// The store's.
+pub fn set_current_state(
+    txn: &mut Txn<'_>,
+    server: &ServerName,
+    (room, state): (&mut Room, StateNid),
+    pos: StreamPos,
+) -> Result<StateChanges, StoreError> {
+    if room.state == state {
+        return Ok(StateChanges::default());
+    }
+    let mut changed = Vec::new();
+    for change in room_state::diff(txn, room.state, state)? {
+        if change.kind == StateEventType::RoomMember {
+            changed.push((change.state_key, change.after));
+        }
+    }
+    rooms::set_state(txn, room, state, pos)?;
+    let local = changed.iter().any(|(user_id, _)| is_of(user_id, server));
+    let was_in = local && memberships::is_server_in(txn, room.nid, server)?;
+    let mut members = Vec::new();
+    for (user_id, event) in changed {
+        members.extend(set_member(txn, room, (&user_id, event), pos)?);
+    }
+    let is_in = local && memberships::is_server_in(txn, room.nid, server)?;
+    let topic = match (was_in, is_in) {
+        (false, true) => Some(TopicChange::Join),
+        (true, false) => Some(TopicChange::Leave),
+        _ => None,
+    };
+    Ok(StateChanges { members, topic })
+}
+
+/// Tells the transport to listen to a room, or no longer to. For after the commit.
+pub fn announce_topic(hs: &Homeserver, room: &Room, topic: Option<TopicChange>) {
+    let room_id = room.room_id.clone();
+    match topic {
+        Some(TopicChange::Join) => hs.peers.offer(Outbound::Join { room_id }),
+        Some(TopicChange::Leave) => hs.peers.offer(Outbound::Leave { room_id }),
+        None => true,
+    };
+}
+
+/// Moves the forward extremities to an event and gives the current state that follows.
+fn advance(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    appended: &Appended,
+    state_after: StateNid,
+) -> Result<StateNid, ViewError> {
+    let before = extremities::list(txn, room.nid)?;
+    extremities::advance(txn, room.nid, appended.nid, &appended.pdu)?;
+    let heads = extremities::list(txn, room.nid)?;
+    if heads == [appended.nid] {
+        return Ok(state_after);
+    }
+    let roots_before = states_after(txn, &before)?;
+    let roots = states_after(txn, &heads)?;
+    // A message on one of several branches leaves the states that were merged as they were.
+    if roots == roots_before { Ok(room.state) } else { view::merge(txn, room, roots) }
+}
+
+/// The states after some events, in order, each once.
+fn states_after(snap: &Snapshot<'_>, nids: &[EventNid]) -> Result<Vec<StateNid>, ViewError> {
+    let mut roots = Vec::with_capacity(nids.len());
+    for nid in nids {
+        let event = events::get(snap, *nid)?;
+        let missing = || ViewError::Missing(vec![event.pdu.event_id().to_owned()]);
+        roots.push(event.state_after.ok_or_else(missing)?);
+    }
+    roots.sort_unstable();
+    roots.dedup();
+    Ok(roots)
+}
+
+fn set_member(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    (user_id, event): (&str, Option<EventNid>),
+    pos: StreamPos,
+) -> Result<Option<MemberChange>, StoreError> {
+    // No rule lets in a member event whose state key is no user id, except into old rooms: it is
+    // then nobody's membership.
+    let Ok(user_id) = <&UserId>::try_from(user_id) else { return Ok(None) };
+    let now = match event {
+        Some(nid) => membership_in(&*events::pdu(txn, nid)?),
+        None => None,
+    };
+    let now = now.unwrap_or(MembershipState::Leave);
+    let before = memberships::find(txn, room.nid, user_id)?.map(|member| member.membership);
+    let new = NewMembership { membership: &now, event, pos, stripped: None };
+    memberships::set(txn, room.nid, user_id, new)?;
+    Ok(Some(MemberChange { user_id: user_id.to_owned(), before, now }))
+}
+
+/// Takes away the content of what an event redacts, and the event's own where a redaction of it
+/// came before.
+fn apply_redactions(txn: &mut Txn<'_>, room: &Room, appended: &Appended) -> Result<(), ViewError> {
+    let own_id = appended.pdu.event_id();
+    for redaction in early_redactions::list(txn, own_id)? {
+        let redaction = events::get(txn, redaction)?;
+        redact(txn, room, &redaction, (appended.nid, &appended.pdu))?;
+    }
+    if *appended.pdu.kind() != TimelineEventType::RoomRedaction {
+        return Ok(());
+    }
+    let Some(target_id) = appended.pdu.redacts() else { return Ok(()) };
+    match events::find(txn, target_id)? {
+        Some(target) if target.redacted_by.is_none() && target.room == room.nid => {
+            let redaction = events::get(txn, appended.nid)?;
+            redact(txn, room, &redaction, (target.nid, &target.pdu))
+        }
+        Some(_) => Ok(()),
+        None => Ok(early_redactions::insert(txn, target_id, appended.nid)?),
+    }
+}
+
+fn redact(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    redaction: &StoredEvent,
+    (nid, target): (EventNid, &Pdu),
+) -> Result<(), ViewError> {
+    let keys = [
+        (StateEventType::RoomCreate, String::new()),
+        (StateEventType::RoomPowerLevels, String::new()),
+    ];
+    let state = view::part(txn, redaction.state_before.unwrap_or(room.state), &keys)?;
+    if redaction_allowed(&redaction.pdu, target, &state, view::rules(room)?) {
+        events::set_redacted(txn, nid, redaction.nid)?;
+    }
+    Ok(())
+}
+
+fn is_of(user_id: &str, server: &ServerName) -> bool {
+    <&UserId>::try_from(user_id).is_ok_and(|user_id| user_id.server_name() == server)
+}
+
+fn state_type(pdu: &Pdu) -> StateEventType {
+    StateEventType::from(pdu.kind().to_string())
+}

@@ -1,0 +1,110 @@
+//! Telling the members of a room what is new: gossip, the fast path. Nothing here is waited for
+//! and nothing is repeated: a frame that is lost is repaired by comparing heads (D11).
+
+use std::sync::Arc;
+
+use messagehub_protocol::{
+    limits::{MAX_FRAME_BYTES, MAX_PDUS},
+    pdu::Pdu,
+    wire::frame::{Frame, FrameError},
+};
+use messagehub_store::StoreError;
+use ruma::RoomId;
+use serde_json::value::RawValue;
+use tracing::{debug, warn};
+
+use super::keys;
+use crate::{
+    Homeserver,
+    peers::{Counters, Outbound},
+};
+
+/// What a frame may carry in events: the rest of [`MAX_FRAME_BYTES`] is for keys and signature.
+const EVENTS_BYTES: usize = MAX_FRAME_BYTES / 2;
+
+/// Sends events of a room to its members, after their commit and in this order.
+pub async fn announce(hs: &Homeserver, room_id: &RoomId, pdus: &[Arc<Pdu>]) {
+    for chunk in chunks(pdus) {
+        let server_keys = match keys_of(hs, chunk).await {
+            Ok(server_keys) => server_keys,
+            Err(error) => {
+                warn!(%error, "no server_keys for a frame");
+                return;
+            }
+        };
+        let pdus = chunk.iter().filter_map(|pdu| raw(pdu.json())).collect();
+        publish(hs, room_id, pdus, Vec::new(), server_keys);
+    }
+}
+
+/// Sends an EDU to the members of a room: for what is worth nothing a moment later.
+pub fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>) {
+    let server_keys = vec![hs.identity.server_keys().json().to_owned()];
+    publish(hs, room_id, Vec::new(), vec![edu], server_keys);
+}
+
+fn publish(
+    hs: &Homeserver,
+    room_id: &RoomId,
+    pdus: Vec<Box<RawValue>>,
+    edus: Vec<Box<RawValue>>,
+    server_keys: Vec<Box<RawValue>>,
+) {
+    let frame = Frame {
+        origin: hs.server_name().to_owned(),
+        room_id: room_id.to_owned(),
+        origin_server_ts: hs.clock.now(),
+        pdus,
+        edus,
+        server_keys,
+    };
+    match frame.sign(hs.identity.verify_key()) {
+        Ok(bytes) => {
+            let command = Outbound::Gossip { room_id: room_id.to_owned(), frame: bytes.into() };
+            if !hs.peers.offer(command) {
+                Counters::add(&hs.peers.counters().frames_dropped, 1);
+            }
+        }
+        Err(FrameError::TooLarge) => debug!(%room_id, "a frame does not hold these events"),
+        Err(error) => warn!(%room_id, %error, "a frame could not be made"),
+    }
+}
+
+/// Our own keys, which sign the frame, and those of whoever else signed the events.
+async fn keys_of(hs: &Homeserver, pdus: &[Arc<Pdu>]) -> Result<Vec<Box<RawValue>>, StoreError> {
+    let own = hs.identity.server_keys();
+    let ours = |pdu: &Arc<Pdu>| hs.identity.is_local(pdu.sender());
+    if pdus.iter().all(ours) {
+        return Ok(vec![own.json().to_owned()]);
+    }
+    let pdus = pdus.to_vec();
+    hs.store
+        .read(move |snap| {
+            let mut server_keys = keys::for_events(snap, &own, pdus.iter().map(|pdu| &**pdu))?;
+            if !server_keys.iter().any(|json| json.get() == own.json().get()) {
+                server_keys.push(own.json().to_owned());
+            }
+            Ok(server_keys)
+        })
+        .await
+}
+
+/// Runs of events that fit one frame.
+fn chunks(mut pdus: &[Arc<Pdu>]) -> Vec<&[Arc<Pdu>]> {
+    let mut chunks = Vec::new();
+    while !pdus.is_empty() {
+        let mut bytes = 0;
+        let fitting = pdus.iter().take(MAX_PDUS).take_while(|pdu| {
+            bytes += pdu.json().len();
+            bytes <= EVENTS_BYTES
+        });
+        let (chunk, rest) = pdus.split_at(fitting.count().max(1));
+        chunks.push(chunk);
+        pdus = rest;
+    }
+    chunks
+}
+
+fn raw(json: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).ok()
+}

@@ -1,0 +1,201 @@
+//! Comparing heads with another member, and fetching what it has and we lack: the guarantee
+//! behind gossip (D11).
+
+use std::collections::BTreeMap;
+
+use messagehub_protocol::{
+    limits::MAX_HEADS_ROOMS,
+    wire::heads::{HEADS_PATH, HeadsDigest, HeadsRequest, HeadsResponse, total_digest},
+};
+use messagehub_store::{Snapshot, StoreError, memberships, rooms};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName,
+};
+
+use crate::{
+    Homeserver,
+    federation::{self, ASK_TIMEOUT, Call, FederationError},
+    gap,
+    ingest::{self, IngestError, Parcel, verify},
+    outliers,
+    peers::{Compared, Counters},
+    server::heads as ours,
+    view::ViewError,
+};
+
+/// Why heads could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadsError {
+    /// The other server did not answer.
+    #[error(transparent)]
+    Federation(#[from] FederationError),
+    /// Our own database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How this node stands with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Rooms in which both are.
+    pub shared_rooms: usize,
+    /// Of these, rooms whose heads differed at the last comparison; 0 is in sync.
+    pub rooms_behind: usize,
+    /// When heads were last compared; `None` when they were not since the start.
+    pub compared_at: Option<MilliSecondsSinceUnixEpoch>,
+}
+
+/// How this node stands with another one, for people.
+///
+/// # Errors
+/// Fails when the database does.
+pub async fn standing(hs: &Homeserver, server: &ServerName) -> Result<Standing, StoreError> {
+    let (us, them) = (hs.server_name().to_owned(), server.to_owned());
+    let shared = hs.store.read(move |snap| memberships::shared_rooms(snap, &us, &them)).await?;
+    let compared = hs.peers.compared(server);
+    Ok(Standing {
+        shared_rooms: shared.len(),
+        rooms_behind: compared.map_or(0, |compared| compared.rooms_differing),
+        compared_at: compared.map(|compared| compared.at),
+    })
+}
+
+/// Compares the heads of all rooms shared with a server, and fetches what is missing here.
+///
+/// # Errors
+/// The server did not answer, or our database failed.
+pub async fn compare(hs: &Homeserver, server: &OwnedServerName) -> Result<(), HeadsError> {
+    let (us, them) = (hs.server_name().to_owned(), server.clone());
+    let digests = hs.store.read(move |snap| ours::digests(snap, &us, &them)).await?;
+    if digests.is_empty() {
+        return Ok(());
+    }
+    Counters::add(&hs.peers.counters().heads_exchanges, 1);
+    let total = total_digest(digests.iter().map(|(id, digest)| (&**id, *digest)));
+    let request = HeadsRequest { digest: Some(total), ..HeadsRequest::default() };
+    let answer = ask(hs, server, &request).await?;
+    let differing = differing(&digests, &answer);
+    let at = hs.clock.now();
+    hs.peers.note_compared(server, Compared { rooms_differing: differing.len(), at });
+    for rooms in differing.chunks(MAX_HEADS_ROOMS) {
+        catch_up(hs, server, rooms.to_vec()).await?;
+    }
+    Ok(())
+}
+
+/// Compares the heads of one room, and fetches what is missing here.
+///
+/// # Errors
+/// The server did not answer, or our database failed.
+pub async fn compare_room(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    room_id: &RoomId,
+) -> Result<(), HeadsError> {
+    Counters::add(&hs.peers.counters().heads_exchanges, 1);
+    catch_up(hs, server, vec![room_id.to_owned()]).await
+}
+
+/// The rooms of ours that the other side has too, with other heads.
+fn differing(
+    digests: &BTreeMap<OwnedRoomId, HeadsDigest>,
+    answer: &HeadsResponse,
+) -> Vec<OwnedRoomId> {
+    let differs = |(room_id, theirs): (&OwnedRoomId, &HeadsDigest)| {
+        digests.get(room_id).filter(|ours| *ours != theirs).map(|_| room_id.clone())
+    };
+    answer.rooms.iter().filter_map(differs).collect()
+}
+
+async fn ask(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    request: &HeadsRequest,
+) -> Result<HeadsResponse, FederationError> {
+    let body = serde_json::to_vec(request)
+        .map_err(|error| FederationError::BadRequest(error.to_string()))?;
+    let call = Call { method: http::Method::POST, uri: HEADS_PATH.to_owned(), body };
+    let answer = federation::ask_raw(hs, server, call, ASK_TIMEOUT).await?;
+    HeadsResponse::parse(&answer).map_err(|error| FederationError::BadAnswer(error.to_string()))
+}
+
+async fn catch_up(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    rooms: Vec<OwnedRoomId>,
+) -> Result<(), HeadsError> {
+    let us = hs.server_name().to_owned();
+    let heads = hs
+        .store
+        .read(move |snap| {
+            let mut heads = BTreeMap::new();
+            for room_id in rooms {
+                if let Some(room) = rooms::find(snap, &room_id)?
+                    && memberships::is_server_in(snap, room.nid, &us)?
+                {
+                    heads.insert(room_id, ours::of_room(snap, &room)?);
+                }
+            }
+            Ok::<_, StoreError>(heads)
+        })
+        .await?;
+    if heads.is_empty() {
+        return Ok(());
+    }
+    let request = HeadsRequest { digest: None, heads };
+    let answer = ask(hs, server, &request).await?;
+    for (room_id, theirs) in answer.heads {
+        // An answer about rooms that were not asked about is passed over.
+        if request.heads.contains_key(&room_id) {
+            repair(hs, server, &room_id, theirs).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Fetches the heads that we lack, and everything between them and what we have.
+async fn repair(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    room_id: &OwnedRoomId,
+    theirs: Vec<OwnedEventId>,
+) -> Result<(), HeadsError> {
+    let unknown = hs.store.read(move |snap| unknown(snap, theirs)).await?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let mut pdus = Vec::new();
+    for event_id in unknown {
+        match outliers::fetch_event(hs, server, event_id).await {
+            Ok(pdu) => pdus.push(pdu),
+            Err(error @ FederationError::Refused { .. }) => {
+                tracing::debug!(%server, %error, "a head could not be had");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let parcel = Parcel { room_id: room_id.clone(), from: server.clone(), pdus };
+    match ingest::events(hs, parcel).await {
+        Ok(outcomes) => {
+            let taken = outcomes.values().filter(|outcome| outcome.is_news()).count();
+            Counters::add(&hs.peers.counters().events_repaired, taken);
+        }
+        Err(IngestError::View(ViewError::Store(error))) => return Err(error.into()),
+        Err(error) => tracing::warn!(%server, %room_id, %error, "heads could not be taken in"),
+    }
+    gap::fill(hs, room_id, Some(server)).await?;
+    Ok(())
+}
+
+fn unknown(
+    snap: &Snapshot<'_>,
+    theirs: Vec<OwnedEventId>,
+) -> Result<Vec<OwnedEventId>, StoreError> {
+    let mut unknown = Vec::new();
+    for id in theirs {
+        if !verify::is_placed(snap, &id)? {
+            unknown.push(id);
+        }
+    }
+    Ok(unknown)
+}

@@ -1,0 +1,120 @@
+//! Gather, decide, apply: signed events become part of their room, in one transaction.
+
+use std::collections::VecDeque;
+
+use messagehub_protocol::{
+    pdu::{RawPdu, SignedPdu},
+    receive::{self, Standing},
+    server_keys::KeyRing,
+};
+use messagehub_store::{
+    Room, Txn,
+    pending::{self, NewPending, Pending},
+};
+use ruma::{EventId, ServerName};
+use serde_json::value::RawValue;
+
+use super::{IngestError, Outcome, Outcomes, verify};
+use crate::{
+    append::{self, TopicChange},
+    view::{self, ViewError},
+};
+
+/// What one transaction did.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    /// Of every event that was judged or parked, those included that had waited.
+    pub(crate) outcomes: Outcomes,
+    /// Whether this server came into the room or left it.
+    pub(crate) topics: Vec<TopicChange>,
+}
+
+/// Judges events and makes them part of their room; what lacks ancestors is parked, and what was
+/// parked for want of these is judged too.
+pub(crate) fn admit(
+    txn: &mut Txn<'_>,
+    us: &ServerName,
+    room: &mut Room,
+    (from, events): (&ServerName, Vec<SignedPdu>),
+) -> Result<Admitted, IngestError> {
+    let mut admitted = Admitted::default();
+    let mut queue: VecDeque<SignedPdu> = verify::topological(events).into();
+    while let Some(signed) = queue.pop_front() {
+        let event_id = signed.pdu().event_id().to_owned();
+        let outcome = one(txn, us, room, (from, signed), &mut admitted.topics)?;
+        if outcome != Outcome::Parked {
+            pending::remove(txn, &event_id)?;
+            queue.extend(ready(txn, room, &event_id)?);
+        }
+        admitted.outcomes.insert(event_id, outcome);
+    }
+    Ok(admitted)
+}
+
+/// As [`admit`], for the events that waited for one that was placed in another way.
+pub(crate) fn release(
+    txn: &mut Txn<'_>,
+    us: &ServerName,
+    room: &mut Room,
+    arrived: &EventId,
+) -> Result<Admitted, IngestError> {
+    let waiting = ready(txn, room, arrived)?;
+    admit(txn, us, room, (us, waiting))
+}
+
+fn one(
+    txn: &mut Txn<'_>,
+    us: &ServerName,
+    room: &mut Room,
+    (from, signed): (&ServerName, SignedPdu),
+    topics: &mut Vec<TopicChange>,
+) -> Result<Outcome, IngestError> {
+    let pdu = signed.pdu().clone();
+    if verify::is_placed(txn, pdu.event_id())? {
+        return Ok(Outcome::Known);
+    }
+    let gathered = match view::for_event(txn, room, &pdu) {
+        Ok(gathered) => gathered,
+        Err(ViewError::Missing(missing)) => {
+            let new = NewPending {
+                event_id: pdu.event_id(),
+                room_id: &room.room_id,
+                origin: from,
+                json: pdu.json(),
+            };
+            pending::park(txn, new, &missing)?;
+            return Ok(Outcome::Parked);
+        }
+        Err(ViewError::Resolve(error)) => {
+            tracing::error!(event_id = %pdu.event_id(), %error, "branches could not be resolved");
+            return Ok(Outcome::Unjudged(error.to_string()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let judged = receive::check(signed, &gathered.view);
+    let appended = append::event(txn, us, room, &judged, gathered.state_before)?;
+    topics.extend(appended.topic);
+    Ok(match appended.standing {
+        Standing::Accepted => Outcome::Accepted,
+        Standing::SoftFailed => Outcome::SoftFailed,
+        Standing::Rejected | Standing::Outlier => Outcome::Rejected,
+    })
+}
+
+/// The events that lack nothing any more, now that one is there. Their signatures are checked
+/// again: what was parked is bytes.
+fn ready(txn: &mut Txn<'_>, room: &Room, arrived: &EventId) -> Result<Vec<SignedPdu>, IngestError> {
+    let waiting = pending::take_ready(txn, arrived)?;
+    let mut ready = Vec::with_capacity(waiting.len());
+    for event in waiting {
+        ready.extend(unpark(txn, room, event)?);
+    }
+    Ok(ready)
+}
+
+fn unpark(txn: &Txn<'_>, room: &Room, event: Pending) -> Result<Option<SignedPdu>, IngestError> {
+    let rules = view::rules(room)?;
+    let Ok(json) = RawValue::from_string(event.json) else { return Ok(None) };
+    let Ok(well_formed) = RawPdu::new(json).well_formed(rules) else { return Ok(None) };
+    Ok(verify::signed(txn, well_formed, &KeyRing::new())?.ok())
+}

@@ -1,0 +1,188 @@
+//! Delivering what must arrive and is no event of a shared room (D12): in order, once, and again
+//! on every sign of life of its destination until it has arrived.
+
+use messagehub_protocol::{
+    build::{self, NewEvent, Signer},
+    rules::rules_of,
+};
+use messagehub_store::{
+    StoreError,
+    outbox::{self, Batch, Entry, Kind},
+};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId,
+    api::federation::membership::{
+        create_leave_event::v2 as send_leave, prepare_leave_event::v1 as make_leave,
+    },
+    events::TimelineEventType,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::{
+    Homeserver,
+    federation::{self, ASK_TIMEOUT, Call, FederationError, path_segment},
+    peers::{Counters, REQUEST_TIMEOUT},
+};
+
+/// Whether everything for a destination has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// Nothing waits any more.
+    All,
+    /// The destination cannot be reached now, or cannot take more now.
+    NotNow,
+}
+
+/// Delivers what waits for a server, batch by batch, until nothing does or it does not answer.
+///
+/// # Errors
+/// Fails when the database does.
+pub async fn deliver(
+    hs: &Homeserver,
+    destination: &OwnedServerName,
+) -> Result<Delivered, StoreError> {
+    loop {
+        let to = destination.clone();
+        let batch = hs.store.write(move |txn| outbox::take_batch(txn, &to)).await?;
+        let Some(batch) = batch else { return Ok(Delivered::All) };
+        match send(hs, destination, &batch).await {
+            Ok(()) => Counters::add(&hs.peers.counters().outbox_deliveries, 1),
+            Err(FederationError::Store(error)) => return Err(error),
+            Err(error) if error.is_transient() => {
+                tracing::debug!(%destination, %error, "the outbox has to wait");
+                return Ok(Delivered::NotNow);
+            }
+            // What it will never take must not keep back what comes after.
+            Err(error) => {
+                tracing::warn!(%destination, %error, "an entry of the outbox was refused")
+            }
+        }
+        let to = destination.clone();
+        hs.store.write(move |txn| outbox::finish(txn, &to, batch.id)).await?;
+    }
+}
+
+async fn send(
+    hs: &Homeserver,
+    destination: &OwnedServerName,
+    batch: &Batch,
+) -> Result<(), FederationError> {
+    match batch.entries.as_slice() {
+        [Entry { kind: Kind::Invite, body }] => send_invite(hs, destination, body).await,
+        [Entry { kind: Kind::Leave, body }] => leave(hs, destination, body).await,
+        entries => send_transaction(hs, destination, (batch.id, entries)).await,
+    }
+}
+
+/// Spec: Server-Server API, "PUT /_matrix/federation/v2/invite/{roomId}/{eventId}".
+async fn send_invite(
+    hs: &Homeserver,
+    destination: &OwnedServerName,
+    body: &str,
+) -> Result<(), FederationError> {
+    #[derive(Deserialize)]
+    struct Queued {
+        room_id: OwnedRoomId,
+        event_id: OwnedEventId,
+        room_version: RoomVersionId,
+        event: Box<RawValue>,
+        invite_room_state: Vec<Box<RawValue>>,
+    }
+    #[derive(Serialize)]
+    struct Invite<'a> {
+        room_version: &'a RoomVersionId,
+        event: &'a RawValue,
+        invite_room_state: &'a [Box<RawValue>],
+    }
+    let queued: Queued = serde_json::from_str(body).map_err(unreadable)?;
+    let invite = Invite {
+        room_version: &queued.room_version,
+        event: &queued.event,
+        invite_room_state: &queued.invite_room_state,
+    };
+    let uri = format!(
+        "/_matrix/federation/v2/invite/{}/{}",
+        path_segment(queued.room_id.as_str()),
+        path_segment(queued.event_id.as_str())
+    );
+    put(hs, destination, uri, &invite).await
+}
+
+/// Spec: Server-Server API, "Transactions".
+async fn send_transaction(
+    hs: &Homeserver,
+    destination: &OwnedServerName,
+    (id, entries): (i64, &[Entry]),
+) -> Result<(), FederationError> {
+    #[derive(Serialize)]
+    struct Transaction {
+        origin: OwnedServerName,
+        origin_server_ts: u64,
+        pdus: Vec<Box<RawValue>>,
+        edus: Vec<Box<RawValue>>,
+        server_keys: Vec<Box<RawValue>>,
+    }
+    let of_kind = |wanted: Kind| -> Vec<Box<RawValue>> {
+        let chosen = entries.iter().filter(|entry| entry.kind == wanted);
+        chosen.filter_map(|entry| RawValue::from_string(entry.body.clone()).ok()).collect()
+    };
+    let transaction = Transaction {
+        origin: hs.server_name().to_owned(),
+        origin_server_ts: hs.clock.now_ms(),
+        pdus: of_kind(Kind::Pdu),
+        edus: of_kind(Kind::Edu),
+        server_keys: vec![hs.identity.server_keys().json().to_owned()],
+    };
+    put(hs, destination, format!("/_matrix/federation/v1/send/{id}"), &transaction).await
+}
+
+async fn put(
+    hs: &Homeserver,
+    destination: &OwnedServerName,
+    uri: String,
+    body: &impl Serialize,
+) -> Result<(), FederationError> {
+    let body = serde_json::to_vec(body).map_err(unreadable)?;
+    let call = Call { method: http::Method::PUT, uri, body };
+    federation::ask_raw(hs, destination, call, REQUEST_TIMEOUT).await.map(drop)
+}
+
+/// Refuses an invite at a server that is in the room. Our user has forgotten it already.
+///
+/// Spec: Server-Server API, "Leaving Rooms (Rejecting Invites)".
+async fn leave(
+    hs: &Homeserver,
+    destination: &OwnedServerName,
+    body: &str,
+) -> Result<(), FederationError> {
+    #[derive(Deserialize)]
+    struct Queued {
+        room_id: OwnedRoomId,
+        user_id: OwnedUserId,
+    }
+    let Queued { room_id, user_id } = serde_json::from_str(body).map_err(unreadable)?;
+    let request = make_leave::Request::new(room_id.clone(), user_id.clone());
+    let made = federation::ask(hs, destination, request, ASK_TIMEOUT).await?;
+    let rules = made.room_version.as_ref().and_then(rules_of);
+    let rules = rules.ok_or_else(|| FederationError::BadAnswer("no room version".to_owned()))?;
+    let content = to_raw_value(&serde_json::json!({ "membership": "leave" }));
+    let new = NewEvent {
+        room_id: Some(room_id.clone()),
+        sender: user_id.clone(),
+        kind: TimelineEventType::RoomMember,
+        state_key: Some(user_id.to_string()),
+        content: content.map_err(unreadable)?,
+        redacts: None,
+    };
+    let signer = Signer { server: hs.server_name(), key: hs.identity.verify_key() };
+    let signed = build::complete(&made.event, new, hs.clock.now(), signer, rules)
+        .map_err(|error| FederationError::BadAnswer(error.to_string()))?;
+    let pdu = RawValue::from_string(signed.pdu().json().to_owned()).map_err(unreadable)?;
+    let request = send_leave::Request::new(room_id, signed.pdu().event_id().to_owned(), pdu);
+    federation::ask(hs, destination, request, ASK_TIMEOUT).await.map(drop)
+}
+
+fn unreadable(error: serde_json::Error) -> FederationError {
+    FederationError::BadRequest(error.to_string())
+}

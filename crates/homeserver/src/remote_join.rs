@@ -1,0 +1,294 @@
+//! Joining a room that this server is not in, through any server that is (D13).
+//!
+//! What the other server tells is verified event by event before anything of it counts: the
+//! signatures, what each event rests on, and that the state told lets us in. All of it is stored
+//! in one transaction with the join.
+//!
+//! Spec: Server-Server API, "Joining Rooms".
+
+use messagehub_protocol::{
+    build::{self, NewEvent, Signer},
+    pdu::SignedPdu,
+    receive::{self, Verdict},
+    rules::{list_supported, rules_of},
+    server_keys::KeyRing,
+};
+use messagehub_store::{Room, StoreError, Txn, extremities, memberships, rooms};
+use ruma::{
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
+    api::federation::membership::{
+        create_join_event::v2 as send_join, prepare_join_event::v1 as make_join,
+    },
+    events::{StateEventType, TimelineEventType, room::create::RoomCreateEventContent},
+    room_version_rules::RoomVersionRules,
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    Homeserver, append,
+    federation::{self, ASK_TIMEOUT, FederationError, route},
+    ingest::{self, Admitted, IngestError, Outcome, verify},
+    outliers,
+    peers::REQUEST_TIMEOUT,
+    view::{self, ViewError},
+};
+
+/// A join to make.
+#[derive(Debug)]
+pub struct RemoteJoin {
+    /// The local user.
+    pub user_id: OwnedUserId,
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Servers that may be in it.
+    pub via: Vec<OwnedServerName>,
+    /// The content of the member event.
+    pub content: Box<RawValue>,
+}
+
+/// Why a room could not be joined through others.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteJoinError {
+    /// None of the servers can be reached now.
+    #[error("none of the servers in the room can be reached now")]
+    Unreachable,
+    /// A server in the room does not let the user in.
+    #[error("the room does not let the user in: {message}")]
+    Forbidden {
+        /// Its words.
+        message: String,
+    },
+    /// No server that was asked knows the room.
+    #[error("no server that was asked knows the room")]
+    UnknownRoom,
+    /// The room has a version that this server does not take part in.
+    #[error("the room's version is not supported")]
+    UnsupportedVersion,
+    /// What a server told of the room does not hold together.
+    #[error("what was told of the room is not usable: {0}")]
+    Unusable(String),
+    /// Our own database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<FederationError> for RemoteJoinError {
+    fn from(error: FederationError) -> Self {
+        match error {
+            FederationError::Transport(_) => Self::Unreachable,
+            FederationError::Refused { errcode, message, .. } => match errcode.as_str() {
+                "M_NOT_FOUND" => Self::UnknownRoom,
+                "M_INCOMPATIBLE_ROOM_VERSION" => Self::UnsupportedVersion,
+                _ => Self::Forbidden { message },
+            },
+            FederationError::BadAnswer(text) | FederationError::BadRequest(text) => {
+                Self::Unusable(text)
+            }
+            FederationError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<IngestError> for RemoteJoinError {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::View(ViewError::Store(error)) => Self::Store(error),
+            error => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+impl From<ViewError> for RemoteJoinError {
+    fn from(error: ViewError) -> Self {
+        IngestError::from(error).into()
+    }
+}
+
+/// Joins through the first of the servers that lets us in; those connected are asked first.
+///
+/// # Errors
+/// What the servers said that says most: a refusal before silence.
+pub async fn join(hs: &Homeserver, join: RemoteJoin) -> Result<(), RemoteJoinError> {
+    let mut worst = RemoteJoinError::Unreachable;
+    for server in route::ordered(hs, join.via.clone(), join.via.first()) {
+        match through(hs, &server, &join).await {
+            Ok(()) => return Ok(()),
+            Err(RemoteJoinError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                tracing::info!(%server, room_id = %join.room_id, %error, "a join failed");
+                if weight(&error) >= weight(&worst) {
+                    worst = error;
+                }
+            }
+        }
+    }
+    Err(worst)
+}
+
+/// How much an error tells whoever wanted to join.
+fn weight(error: &RemoteJoinError) -> u8 {
+    match error {
+        RemoteJoinError::Unreachable => 0,
+        RemoteJoinError::UnknownRoom => 1,
+        RemoteJoinError::Unusable(_) => 2,
+        RemoteJoinError::UnsupportedVersion => 3,
+        RemoteJoinError::Forbidden { .. } => 4,
+        RemoteJoinError::Store(_) => 5,
+    }
+}
+
+async fn through(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    join: &RemoteJoin,
+) -> Result<(), RemoteJoinError> {
+    let mut request = make_join::Request::new(join.room_id.clone(), join.user_id.clone());
+    request.ver = list_supported().cloned().collect();
+    let made = federation::ask(hs, server, request, ASK_TIMEOUT).await?;
+    let version = made.room_version.ok_or(RemoteJoinError::UnsupportedVersion)?;
+    let rules = rules_of(&version).ok_or(RemoteJoinError::UnsupportedVersion)?;
+    let signed = complete(hs, &made.event, join, rules)?;
+
+    let pdu = RawValue::from_string(signed.pdu().json().to_owned())
+        .map_err(|error| RemoteJoinError::Unusable(error.to_string()))?;
+    let event_id = signed.pdu().event_id().to_owned();
+    let request = send_join::Request::new(join.room_id.clone(), event_id, pdu);
+    let told = federation::ask(hs, server, request, 3 * REQUEST_TIMEOUT).await?.room_state;
+    let told = Told { version, rules, join: signed, state: told };
+    install(hs, &join.room_id, told).await
+}
+
+fn complete(
+    hs: &Homeserver,
+    template: &RawValue,
+    join: &RemoteJoin,
+    rules: &'static RoomVersionRules,
+) -> Result<SignedPdu, RemoteJoinError> {
+    let new = NewEvent {
+        room_id: Some(join.room_id.clone()),
+        sender: join.user_id.clone(),
+        kind: TimelineEventType::RoomMember,
+        state_key: Some(join.user_id.to_string()),
+        content: join.content.clone(),
+        redacts: None,
+    };
+    let signer = Signer { server: hs.server_name(), key: hs.identity.verify_key() };
+    build::complete(template, new, hs.clock.now(), signer, rules)
+        .map_err(|error| RemoteJoinError::Unusable(error.to_string()))
+}
+
+/// What a server in the room told.
+struct Told {
+    version: RoomVersionId,
+    rules: &'static RoomVersionRules,
+    join: SignedPdu,
+    state: send_join::RoomState,
+}
+
+/// What a server in the room told, with good signatures.
+struct Verified {
+    version: RoomVersionId,
+    join: SignedPdu,
+    state: Vec<SignedPdu>,
+    auth_chain: Vec<SignedPdu>,
+}
+
+async fn install(
+    hs: &Homeserver,
+    room_id: &OwnedRoomId,
+    told: Told,
+) -> Result<(), RemoteJoinError> {
+    let (us, id) = (hs.server_name().to_owned(), room_id.clone());
+    let verified = hs
+        .store
+        .read(move |snap| {
+            let Told { version, rules, mut join, state } = told;
+            let room = (&*id, rules);
+            // A restricted room's server adds its signature, which lets us in.
+            if let Some(json) = state.event
+                && let Ok(event) = verify::well_formed(json, &id, rules)
+                && event.pdu().event_id() == join.pdu().event_id()
+                && let Ok(event) = verify::signed(snap, event, &KeyRing::new())?
+            {
+                join = event;
+            }
+            let (state, chain) = (state.state, state.auth_chain);
+            let state = outliers::checked(snap, room, state)?;
+            if let Some(event_id) = state.unjudged.first() {
+                // With a hole in the state we would disagree with everybody from the start.
+                let text = format!("there is no key to check {event_id} with");
+                return Err(RemoteJoinError::Unusable(text));
+            }
+            let auth_chain = outliers::checked(snap, room, chain)?.signed;
+            Ok(Verified { version, join, state: state.signed, auth_chain })
+        })
+        .await?;
+    let id = room_id.clone();
+    let (room, admitted) = hs
+        .store
+        .write(move |txn| {
+            let mut room = match rooms::find(txn, &id)? {
+                Some(room) => room,
+                None => rooms::insert(txn, &id, &verified.version)?,
+            };
+            let admitted = apply(txn, &us, &mut room, verified)?;
+            Ok::<_, RemoteJoinError>((room, admitted))
+        })
+        .await?;
+    ingest::settle(hs, &room, admitted);
+    hs.peers.note_history(room_id);
+    hs.peers.note_behind(room_id);
+    Ok(())
+}
+
+fn apply(
+    txn: &mut Txn<'_>,
+    us: &ServerName,
+    room: &mut Room,
+    verified: Verified,
+) -> Result<Admitted, RemoteJoinError> {
+    let unusable = |text: &str| RemoteJoinError::Unusable(text.to_owned());
+    if room.version != verified.version {
+        return Err(unusable("its version is another one than before"));
+    }
+    if memberships::is_server_in(txn, room.nid, us)? {
+        // Another user of this server was faster: the join is an event like any other.
+        return Ok(ingest::admit(txn, us, room, (us, vec![verified.join]))?);
+    }
+    let ids: Vec<_> =
+        verified.state.iter().map(|event| event.pdu().event_id().to_owned()).collect();
+    let told = verified.state.into_iter().chain(verified.auth_chain).collect();
+    let stored = outliers::insert_all(txn, room, told)?;
+    if ids.iter().any(|id| !stored.contains_key(id)) {
+        return Err(unusable("its state rests on events that were not told"));
+    }
+    let state = outliers::state_of(txn, &ids)?;
+    if !is_of_version(txn, state, &verified.version)? {
+        return Err(unusable("its create event is missing or of another version"));
+    }
+    let mut view = view::at(txn, room, state, verified.join.pdu())?;
+    view.current_state = None;
+    let judged = receive::check(verified.join, &view);
+    if let Verdict::Rejected(violation) | Verdict::SoftFailed(violation) = judged.verdict() {
+        return Err(unusable(&format!("its state does not let us in: {violation}")));
+    }
+    // Whatever we had of the room before is history now; we go on from the join.
+    extremities::replace(txn, room.nid, &[])?;
+    let appended = append::event(txn, us, room, &judged, state)?;
+    let mut admitted = ingest::release(txn, us, room, judged.pdu().event_id())?;
+    admitted.topics.extend(appended.topic);
+    admitted.outcomes.insert(judged.pdu().event_id().to_owned(), Outcome::Accepted);
+    Ok(admitted)
+}
+
+fn is_of_version(
+    txn: &Txn<'_>,
+    state: messagehub_store::StateNid,
+    version: &RoomVersionId,
+) -> Result<bool, StoreError> {
+    let create = view::state_event(txn, state, &StateEventType::RoomCreate, "")?;
+    let content = create.and_then(|create| {
+        serde_json::from_str::<RoomCreateEventContent>(create.content().get()).ok()
+    });
+    Ok(content.is_some_and(|content| content.room_version == *version))
+}

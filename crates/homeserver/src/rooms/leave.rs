@@ -1,0 +1,125 @@
+//! Leaving a room, and refusing an invite.
+//!
+//! Spec: Client-Server API, "POST /rooms/{roomId}/leave".
+
+use messagehub_store::{
+    Room, StoreError, Txn, events,
+    memberships::{self, Membership, NewMembership},
+    outbox, rooms,
+};
+use ruma::{OwnedRoomId, RoomId, UserId, events::room::member::MembershipState};
+use serde_json::json;
+
+use super::membership::Member;
+use crate::{
+    Homeserver,
+    emit::{Emitter, News, SendError},
+};
+
+/// Why somebody has not left.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaveError {
+    /// The user never had to do with such a room.
+    #[error("the user is not in this room")]
+    NotInRoom,
+    /// As for any other event.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl From<StoreError> for LeaveError {
+    fn from(error: StoreError) -> Self {
+        Self::Send(error.into())
+    }
+}
+
+/// Leaves a room, or refuses the invite to one. Somebody who has left already has nothing to do.
+///
+/// Refusing an invite of a room that this server is not in counts here at once; the inviting
+/// server learns of it from the outbox.
+///
+/// # Errors
+///
+/// See [`LeaveError`].
+pub async fn leave(
+    hs: &Homeserver,
+    user_id: &UserId,
+    room_id: OwnedRoomId,
+    reason: Option<String>,
+) -> Result<(), LeaveError> {
+    let emitter = Emitter::of(hs);
+    let user_id = user_id.to_owned();
+    let news = hs
+        .store
+        .write(move |txn| {
+            let (room, member) = find(txn, &room_id, &user_id)?;
+            if member.membership == MembershipState::Leave {
+                return Ok(None);
+            }
+            if !memberships::is_server_in(txn, room.nid, emitter.identity.server_name())? {
+                refuse_remote(txn, &emitter, &room, &member)?;
+                return Ok(None);
+            }
+            local(txn, &emitter, room, (&user_id, reason.as_deref())).map(Some)
+        })
+        .await?;
+    match news {
+        Some(news) => news.publish(hs).await,
+        None => hs.peers.wake(),
+    }
+    Ok(())
+}
+
+fn find(
+    txn: &Txn<'_>,
+    room_id: &RoomId,
+    user_id: &UserId,
+) -> Result<(Room, Membership), LeaveError> {
+    let room = rooms::find(txn, room_id)?.ok_or(LeaveError::NotInRoom)?;
+    let member = memberships::find(txn, room.nid, user_id)?.ok_or(LeaveError::NotInRoom)?;
+    Ok((room, member))
+}
+
+fn local(
+    txn: &mut Txn<'_>,
+    emitter: &Emitter,
+    mut room: Room,
+    (user_id, reason): (&UserId, Option<&str>),
+) -> Result<News, LeaveError> {
+    let member = Member::new(MembershipState::Leave).with_reason(reason);
+    let event = member.event(&room, user_id, user_id)?;
+    let appended = emitter.emit(txn, &mut room, event)?;
+    Ok(News::of(txn, room, &[appended], emitter.identity.server_name())?)
+}
+
+/// Refuses an invite, or takes a knock back, where only others can make the event.
+fn refuse_remote(
+    txn: &mut Txn<'_>,
+    emitter: &Emitter,
+    room: &Room,
+    member: &Membership,
+) -> Result<(), LeaveError> {
+    if !matches!(member.membership, MembershipState::Invite | MembershipState::Knock) {
+        return Err(LeaveError::NotInRoom);
+    }
+    let inviter = match member.event {
+        Some(nid) => Some(events::pdu(txn, nid)?.sender().server_name().to_owned()),
+        None => None,
+    };
+    let pos = txn.next_pos();
+    let gone =
+        NewMembership { membership: &MembershipState::Leave, event: None, pos, stripped: None };
+    memberships::set(txn, room.nid, &member.user_id, gone)?;
+    let Some(inviter) = inviter else { return Ok(()) };
+    let body = json!({ "room_id": room.room_id, "user_id": member.user_id, "via": [inviter] });
+    let body = body.to_string();
+    let entry = outbox::NewEntry {
+        destination: &inviter,
+        kind: outbox::Kind::Leave,
+        slot: None,
+        body: &body,
+    };
+    // That the outbox of the inviter's server is full is no reason to stay invited.
+    outbox::insert(txn, entry, emitter.now)?;
+    Ok(())
+}

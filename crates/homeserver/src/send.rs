@@ -1,0 +1,298 @@
+//! Sending: messages, state and redactions of local users.
+//!
+//! Spec: Client-Server API, "Sending events to a room" and "Redactions".
+
+use messagehub_protocol::{build::NewEvent, receive::redaction_allowed};
+use messagehub_store::{
+    Room, Snapshot, Txn, aliases, events, rooms,
+    txn_ids::{self, TxnKey},
+};
+use ruma::{
+    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedTransactionId, RoomId, UserId,
+    events::{StateEventType, TimelineEventType},
+};
+use serde::Deserialize;
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+
+pub use crate::emit::SendError;
+use crate::{
+    Homeserver, Identity,
+    append::Appended,
+    emit::{Emitted, Emitter, News},
+    rate::RateKey,
+    sessions::Session,
+    view,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A message-like event to send.
+#[derive(Debug)]
+pub struct NewMessage {
+    /// Where to.
+    pub room_id: OwnedRoomId,
+    /// The `type`.
+    pub kind: TimelineEventType,
+    /// The content, a JSON object.
+    pub content: Box<RawValue>,
+    /// The client's id of this request: repeating it gives the same event.
+    pub txn_id: OwnedTransactionId,
+}
+
+/// A state event to send.
+#[derive(Debug)]
+pub struct NewState {
+    /// Where to.
+    pub room_id: OwnedRoomId,
+    /// The `type`.
+    pub kind: StateEventType,
+    /// The state key.
+    pub state_key: String,
+    /// The content, a JSON object.
+    pub content: Box<RawValue>,
+}
+
+/// An event to redact.
+#[derive(Debug)]
+pub struct NewRedaction {
+    /// Its room.
+    pub room_id: OwnedRoomId,
+    /// The event that loses its content.
+    pub target: OwnedEventId,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// The client's id of this request: repeating it gives the same event.
+    pub txn_id: OwnedTransactionId,
+}
+
+/// Sends a message-like event from a local user. Answers after it is durable.
+///
+/// Spec: Client-Server API, "PUT /rooms/{roomId}/send/{eventType}/{txnId}".
+///
+/// # Errors
+///
+/// See [`SendError`].
+pub async fn message(
+    hs: &Homeserver,
+    session: &Session,
+    new: NewMessage,
+) -> Result<OwnedEventId, SendError> {
+    let scope = format!("send {} {}", new.room_id, new.kind);
+    let request = Request { session: session.clone(), scope, txn_id: new.txn_id };
+    once(hs, request, new.room_id, move |emitter, txn, room, sender| {
+        let redacts = redacts_in(&new.kind, &new.content);
+        let event = NewEvent {
+            room_id: Some(room.room_id.clone()),
+            sender: sender.to_owned(),
+            kind: new.kind,
+            state_key: None,
+            content: new.content,
+            redacts,
+        };
+        emitter.emit(txn, room, event)
+    })
+    .await
+}
+
+/// Redacts an event. Answers after that is durable.
+///
+/// Spec: Client-Server API, "PUT /rooms/{roomId}/redact/{eventId}/{txnId}".
+///
+/// # Errors
+///
+/// See [`SendError`].
+pub async fn redaction(
+    hs: &Homeserver,
+    session: &Session,
+    new: NewRedaction,
+) -> Result<OwnedEventId, SendError> {
+    let scope = format!("redact {} {}", new.room_id, new.target);
+    let request = Request { session: session.clone(), scope, txn_id: new.txn_id };
+    once(hs, request, new.room_id, move |emitter, txn, room, sender| {
+        let target = events::find(txn, &new.target)?
+            .filter(|target| target.room == room.nid)
+            .ok_or(SendError::UnknownEvent)?;
+        let content = new.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+        let event = NewEvent {
+            room_id: Some(room.room_id.clone()),
+            sender: sender.to_owned(),
+            kind: TimelineEventType::RoomRedaction,
+            state_key: None,
+            content: to_raw_value(&content)
+                .map_err(|error| SendError::BadContent(error.to_string()))?,
+            redacts: Some(new.target),
+        };
+        let opening = view::for_sending(txn, room, &event)?.map_err(SendError::Forbidden)?;
+        let pdu = emitter.build(event, &opening)?;
+        let (state, rules) = (&opening.view.state_before, opening.view.rules);
+        if !redaction_allowed(pdu.pdu(), &target.pdu, state, rules) {
+            return Err(SendError::MayNotRedact);
+        }
+        emitter.apply(txn, room, pdu, &opening)
+    })
+    .await
+}
+
+/// Sets state of a room from a local user. Answers after it is durable; saying what the same user
+/// has said already gives the event that says it.
+///
+/// Spec: Client-Server API, "PUT /rooms/{roomId}/state/{eventType}/{stateKey}".
+///
+/// # Errors
+///
+/// See [`SendError`].
+pub async fn state(
+    hs: &Homeserver,
+    sender: &UserId,
+    new: NewState,
+) -> Result<OwnedEventId, SendError> {
+    let emitter = Emitter::of(hs);
+    hs.limits.rates.check(RateKey::Message(sender.to_owned()), emitter.now)?;
+    let sender = sender.to_owned();
+    let (event_id, news) = hs
+        .store
+        .write(move |txn| {
+            let mut room = find_room(txn, &new.room_id)?;
+            check_aliases(txn, &emitter.identity, &room, &new)?;
+            let event = NewEvent {
+                room_id: Some(room.room_id.clone()),
+                sender,
+                kind: new.kind.into(),
+                state_key: Some(new.state_key),
+                content: new.content,
+                redacts: None,
+            };
+            let emitted = emitter.emit_state(txn, &mut room, event)?;
+            let event_id = emitted.event_id().to_owned();
+            let news = match emitted {
+                Emitted::New(appended) => {
+                    Some(News::of(txn, room, &[appended], emitter.identity.server_name())?)
+                }
+                Emitted::Same(_) => None,
+            };
+            Ok::<_, SendError>((event_id, news))
+        })
+        .await?;
+    if let Some(news) = news {
+        news.publish(hs).await;
+    }
+    Ok(event_id)
+}
+
+/// A client's request that may come again.
+struct Request {
+    session: Session,
+    scope: String,
+    txn_id: OwnedTransactionId,
+}
+
+/// Sends one event in one transaction with the id of the request that wants it, so that the same
+/// request gets the same event for ever.
+async fn once<F>(
+    hs: &Homeserver,
+    request: Request,
+    room_id: OwnedRoomId,
+    send: F,
+) -> Result<OwnedEventId, SendError>
+where
+    F: FnOnce(&Emitter, &mut Txn<'_>, &mut Room, &UserId) -> Result<Appended, SendError>
+        + Send
+        + 'static,
+{
+    let emitter = Emitter::of(hs);
+    hs.limits.rates.check(RateKey::Message(request.session.user_id.clone()), emitter.now)?;
+    let (event_id, news) = hs
+        .store
+        .write(move |txn| {
+            let key = TxnKey {
+                user_id: &request.session.user_id,
+                device_id: &request.session.device_id,
+                scope: &request.scope,
+                txn_id: &request.txn_id,
+            };
+            if let Some(done) = txn_ids::find(txn, key)? {
+                return Ok((done, None));
+            }
+            let mut room = find_room(txn, &room_id)?;
+            let appended = send(&emitter, txn, &mut room, &request.session.user_id)?;
+            txn_ids::insert(txn, key, appended.nid, emitter.now)?;
+            let event_id = appended.pdu.event_id().to_owned();
+            let news = News::of(txn, room, &[appended], emitter.identity.server_name())?;
+            Ok::<_, SendError>((event_id, Some(news)))
+        })
+        .await?;
+    if let Some(news) = news {
+        news.publish(hs).await;
+    }
+    Ok(event_id)
+}
+
+/// A room to send to.
+pub(crate) fn find_room(snap: &Snapshot<'_>, room_id: &RoomId) -> Result<Room, SendError> {
+    rooms::find(snap, room_id)?.ok_or(SendError::NotInRoom)
+}
+
+/// What a redaction that is sent like any other event redacts.
+fn redacts_in(kind: &TimelineEventType, content: &RawValue) -> Option<OwnedEventId> {
+    #[derive(Deserialize)]
+    struct Content {
+        redacts: OwnedEventId,
+    }
+    if *kind != TimelineEventType::RoomRedaction {
+        return None;
+    }
+    serde_json::from_str::<Content>(content.get()).ok().map(|content| content.redacts)
+}
+
+/// Aliases of this server that are newly listed must be aliases of the room; those of other
+/// servers are taken on trust, as asking them would put the network before the answer.
+///
+/// Spec: Client-Server API, `m.room.canonical_alias`.
+fn check_aliases(
+    snap: &Snapshot<'_>,
+    identity: &Identity,
+    room: &Room,
+    new: &NewState,
+) -> Result<(), SendError> {
+    if new.kind != StateEventType::RoomCanonicalAlias {
+        return Ok(());
+    }
+    let said = view::state_event(snap, room.state, &new.kind, &new.state_key)?;
+    let before = said.map_or_else(|| Ok(Vec::new()), |said| aliases_in(said.content()));
+    let before = before.unwrap_or_default();
+    for alias in aliases_in(&new.content)? {
+        let local = alias.server_name() == identity.server_name();
+        if before.contains(&alias) || !local {
+            continue;
+        }
+        match aliases::find(snap, &alias)? {
+            Some(found) if found.room == room.nid => {}
+            _ => return Err(SendError::BadAlias(alias.to_string())),
+        }
+    }
+    Ok(())
+}
+
+fn aliases_in(content: &RawValue) -> Result<Vec<OwnedRoomAliasId>, SendError> {
+    #[derive(Deserialize)]
+    struct Content {
+        alias: Option<String>,
+        #[serde(default)]
+        alt_aliases: Vec<String>,
+    }
+    let content: Content = serde_json::from_str(content.get())
+        .map_err(|error| SendError::BadContent(format!("m.room.canonical_alias: {error}")))?;
+    content
+        .alias
+        .into_iter()
+        .filter(|alias| !alias.is_empty())
+        .chain(content.alt_aliases)
+        .map(|alias| {
+            OwnedRoomAliasId::try_from(alias.clone()).map_err(|_| SendError::BadAlias(alias))
+        })
+        .collect()
+}

@@ -1,0 +1,214 @@
+//! Events that another member of a room lacks.
+//!
+//! Spec: Server-Server API, "Backfilling and retrieving missing events", "Retrieving events" and
+//! "Event authorization".
+
+use std::sync::Arc;
+
+use messagehub_protocol::pdu::Pdu;
+use messagehub_store::{
+    Snapshot, StoreError, edges,
+    events::{self, Standing, StoredEvent},
+    memberships, rooms,
+};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use serde_json::value::RawValue;
+
+use super::access::{AccessError, Sight, raw, shared_room};
+use crate::{Homeserver, federation::keys};
+
+/// The most events in one answer: what one transaction may carry is 50; twice that halves the
+/// round trips of history, and at the largest event size stays below 7 MiB.
+pub const MAX_EVENTS: usize = 100;
+
+/// The most ids that one request may begin or end with: an event has at most 20 predecessors.
+const MAX_IDS: usize = 20;
+
+/// Events, and the `server_keys` of who signed them.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// As they were received, or redacted where the asker may not see them.
+    pub pdus: Vec<Box<RawValue>>,
+    /// One object for each signer.
+    pub server_keys: Vec<Box<RawValue>>,
+}
+
+/// In which order missing events are given, and so which ones when there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Those nearest to the latest ones: what the specification says.
+    NewestFirst,
+    /// Those nearest to what the asker has, in the order in which they can be taken in: ours.
+    OldestFirst,
+}
+
+/// What a member is missing.
+#[derive(Debug)]
+pub struct Missing {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// What the asker has.
+    pub earliest: Vec<OwnedEventId>,
+    /// What follows the missing events; not part of the answer.
+    pub latest: Vec<OwnedEventId>,
+    /// The most events wanted.
+    pub limit: usize,
+    /// Events of a smaller depth are not wanted.
+    pub min_depth: u64,
+    /// Which ones, when there are too many.
+    pub order: Order,
+}
+
+/// Events at and before the given ones, newest first.
+///
+/// # Errors
+/// Why the asker may not have them.
+pub async fn backfill(
+    hs: &Homeserver,
+    origin: OwnedServerName,
+    room_id: OwnedRoomId,
+    (from, limit): (Vec<OwnedEventId>, usize),
+) -> Result<Events, AccessError> {
+    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    hs.store
+        .read(move |snap| {
+            let room = shared_room(snap, &room_id, &us, &origin)?;
+            let from = &from[..from.len().min(MAX_IDS)];
+            let walk =
+                edges::Walk { room: room.nid, from, known: &[], limit: limit.min(MAX_EVENTS) };
+            let found = edges::ancestors(snap, walk)?;
+            let mut sight = Sight::new(snap, &room, &origin)?;
+            let given = found.iter().filter(|event| event.standing != Standing::Rejected);
+            let mut pdus = Vec::new();
+            for event in given.clone() {
+                pdus.extend(sight.shape(event)?);
+            }
+            let server_keys = keys::for_events(snap, &own, given.map(|event| &*event.pdu))?;
+            Ok(Events { pdus, server_keys })
+        })
+        .await
+}
+
+/// Events between what the asker has and what it has heard of, oldest of the chosen ones first.
+///
+/// # Errors
+/// Why the asker may not have them.
+pub async fn missing(
+    hs: &Homeserver,
+    origin: OwnedServerName,
+    wanted: Missing,
+) -> Result<Events, AccessError> {
+    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    hs.store
+        .read(move |snap| {
+            let room = shared_room(snap, &wanted.room_id, &us, &origin)?;
+            let chosen = between(snap, room.nid, &wanted)?;
+            let mut sight = Sight::new(snap, &room, &origin)?;
+            let mut pdus = Vec::new();
+            for event in &chosen {
+                pdus.extend(sight.shape(event)?);
+            }
+            let server_keys = keys::for_events(snap, &own, chosen.iter().map(|event| &*event.pdu))?;
+            Ok(Events { pdus, server_keys })
+        })
+        .await
+}
+
+fn between(
+    snap: &Snapshot<'_>,
+    room: messagehub_store::RoomNid,
+    wanted: &Missing,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let latest = &wanted.latest[..wanted.latest.len().min(MAX_IDS)];
+    let known = &wanted.earliest[..wanted.earliest.len().min(MAX_IDS)];
+    let limit = wanted.limit.min(MAX_EVENTS);
+    // The latest ones may be unknown here as well as known; what is asked for is before them.
+    let reach = match wanted.order {
+        Order::NewestFirst => limit + latest.len(),
+        Order::OldestFirst => edges::MAX_WALK,
+    };
+    let walk = edges::Walk { room, from: latest, known, limit: reach };
+    let mut found = edges::ancestors(snap, walk)?;
+    found.retain(|event| {
+        event.standing != Standing::Rejected
+            && event.pdu.depth() >= wanted.min_depth
+            && !latest.iter().any(|id| id == event.pdu.event_id())
+    });
+    // Deepest first becomes an order in which each can be judged when it comes.
+    found.reverse();
+    match wanted.order {
+        Order::NewestFirst => drop(found.drain(..found.len().saturating_sub(limit))),
+        Order::OldestFirst => found.truncate(limit),
+    }
+    Ok(found)
+}
+
+/// One event.
+///
+/// # Errors
+/// Why the asker may not have it.
+pub async fn event(
+    hs: &Homeserver,
+    origin: OwnedServerName,
+    event_id: OwnedEventId,
+) -> Result<Events, AccessError> {
+    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    hs.store
+        .read(move |snap| {
+            let event = events::find(snap, &event_id)?.ok_or(AccessError::UnknownEvent)?;
+            let room = rooms::get_by_nid(snap, event.room)?;
+            if event.standing == Standing::Rejected
+                || !memberships::is_server_in(snap, room.nid, &origin)?
+            {
+                return Err(AccessError::UnknownEvent);
+            }
+            shared_room(snap, &room.room_id, &us, &origin)?;
+            let pdu = Sight::new(snap, &room, &origin)?.shape(&event)?;
+            let server_keys = keys::for_events(snap, &own, [&*event.pdu])?;
+            Ok(Events { pdus: pdu.into_iter().collect(), server_keys })
+        })
+        .await
+}
+
+/// The auth chain of an event.
+///
+/// # Errors
+/// Why the asker may not have it.
+pub async fn auth_chain(
+    hs: &Homeserver,
+    origin: OwnedServerName,
+    room_id: OwnedRoomId,
+    event_id: OwnedEventId,
+) -> Result<Events, AccessError> {
+    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    hs.store
+        .read(move |snap| {
+            let event = event_in(snap, &room_id, (&us, &origin), &event_id)?;
+            let chain = edges::auth_chain(snap, [&event.pdu])?;
+            whole(snap, &own, chain.events.values())
+        })
+        .await
+}
+
+/// An event of a room that the asker is in.
+pub(super) fn event_in(
+    snap: &Snapshot<'_>,
+    room_id: &RoomId,
+    (us, origin): (&ServerName, &ServerName),
+    event_id: &EventId,
+) -> Result<StoredEvent, AccessError> {
+    let room = shared_room(snap, room_id, us, origin)?;
+    events::find(snap, event_id)?
+        .filter(|event| event.room == room.nid)
+        .ok_or(AccessError::UnknownEvent)
+}
+
+/// State and auth events, which every member may see whole.
+pub(super) fn whole<'p>(
+    snap: &Snapshot<'_>,
+    own: &messagehub_protocol::server_keys::ServerKeys,
+    pdus: impl IntoIterator<Item = &'p Arc<Pdu>> + Clone,
+) -> Result<Events, AccessError> {
+    let server_keys = keys::for_events(snap, own, pdus.clone().into_iter().map(|pdu| &**pdu))?;
+    Ok(Events { pdus: pdus.into_iter().filter_map(|pdu| raw(pdu.json())).collect(), server_keys })
+}

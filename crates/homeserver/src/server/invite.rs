@@ -1,0 +1,170 @@
+//! Invites from other servers to users of this one.
+//!
+//! Spec: Server-Server API, "Inviting to a room".
+
+use std::sync::Arc;
+
+use messagehub_protocol::{
+    build::Signer, pdu::SignedPdu, receive, rules::rules_of, server_keys::KeyRing,
+};
+use messagehub_store::{
+    Txn, events,
+    memberships::{self, NewMembership},
+    rooms, users,
+};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, UserId,
+    events::{TimelineEventType, room::member::MembershipState},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{
+    access::raw,
+    membership::{MembershipError, bad, sign_checked},
+};
+use crate::{Homeserver, Identity, client_event, ingest::verify, visibility::membership_in};
+
+/// Invites that one user may have open: more than anybody looks at, fewer than a flood.
+const MAX_INVITES: usize = 1_000;
+
+/// Events of the room shown with an invite; the specification recommends eight types.
+const MAX_SHOWN: usize = 32;
+
+/// Bytes of one of them.
+const MAX_SHOWN_BYTES: usize = 16 * 1024;
+
+/// An invite as it came.
+#[derive(Debug)]
+pub struct Invite {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The id that the inviting server computed.
+    pub event_id: OwnedEventId,
+    /// The version of the room.
+    pub room_version: RoomVersionId,
+    /// The event.
+    pub event: Box<RawValue>,
+    /// What the invited user is shown of the room: stripped state or whole events.
+    pub shown: Vec<Box<RawValue>>,
+}
+
+/// Shows an invite to the invited user, and gives the event with our signature.
+///
+/// # Errors
+/// Why not.
+pub async fn receive(
+    hs: &Homeserver,
+    origin: OwnedServerName,
+    invite: Invite,
+) -> Result<Box<RawValue>, MembershipError> {
+    let identity = Arc::clone(&hs.identity);
+    let signed = hs
+        .store
+        .write(move |txn| {
+            let (signed, invited) = checked(txn, &identity, &origin, &invite)?;
+            keep(txn, &invite, (&signed, &invited))?;
+            Ok::<_, MembershipError>(signed)
+        })
+        .await?;
+    raw(signed.pdu().json())
+        .ok_or_else(|| MembershipError::BadEvent("the event cannot be written".to_owned()))
+}
+
+/// The event with good signatures, ours added, and whom it invites.
+fn checked(
+    txn: &Txn<'_>,
+    identity: &Identity,
+    origin: &OwnedServerName,
+    invite: &Invite,
+) -> Result<(SignedPdu, OwnedUserId), MembershipError> {
+    let rules = rules_of(&invite.room_version)
+        .ok_or_else(|| MembershipError::UnsupportedVersion(invite.room_version.clone()))?;
+    let event = verify::well_formed(invite.event.clone(), &invite.room_id, rules).map_err(bad)?;
+    let pdu = event.pdu();
+    if pdu.event_id() != invite.event_id {
+        return Err(MembershipError::BadEvent("the event has another id".to_owned()));
+    }
+    if *pdu.kind() != TimelineEventType::RoomMember
+        || membership_in(pdu) != Some(MembershipState::Invite)
+    {
+        return Err(MembershipError::BadEvent("the event is no invite".to_owned()));
+    }
+    if pdu.sender().server_name() != origin {
+        return Err(MembershipError::NotYourUser);
+    }
+    let invited = pdu.state_key().and_then(|key| UserId::parse(key).ok());
+    let invited = invited.filter(|user| identity.is_local(user));
+    let invited = invited.ok_or(MembershipError::UnknownUser)?;
+    if !users::exists(txn, &invited)? {
+        return Err(MembershipError::UnknownUser);
+    }
+    let signer = Signer { server: identity.server_name(), key: identity.verify_key() };
+    let signed = sign_checked(txn, event.countersign(signer)?, &KeyRing::new())?;
+    Ok((signed, invited))
+}
+
+/// Stores the invite, unless the user is in the room or banned from it already: then the room's
+/// own state, which we have, says more.
+fn keep(
+    txn: &mut Txn<'_>,
+    invite: &Invite,
+    (signed, invited): (&SignedPdu, &UserId),
+) -> Result<(), MembershipError> {
+    let room = match rooms::find(txn, &invite.room_id)? {
+        Some(room) if room.version != invite.room_version => {
+            return Err(MembershipError::BadEvent("the room has another version".to_owned()));
+        }
+        Some(room) => room,
+        None => rooms::insert(txn, &invite.room_id, &invite.room_version)?,
+    };
+    let known = memberships::find(txn, room.nid, invited)?.map(|known| known.membership);
+    if matches!(known, Some(MembershipState::Join | MembershipState::Ban)) {
+        return Ok(());
+    }
+    let open = memberships::rooms_of(txn, invited, &MembershipState::Invite)?;
+    if open.len() >= MAX_INVITES {
+        return Err(MembershipError::TooManyInvites);
+    }
+    let nid = events::insert_outlier(txn, &room, &receive::accept_unplaced(signed.clone()))?;
+    let stripped = stripped(invite, signed)?;
+    let pos = txn.next_pos();
+    let new = NewMembership {
+        membership: &MembershipState::Invite,
+        event: Some(nid),
+        pos,
+        stripped: Some(&stripped),
+    };
+    Ok(memberships::set(txn, room.nid, invited, new)?)
+}
+
+/// What the user is shown, as a JSON array of stripped state: at most one event for a key, the
+/// invite itself last.
+fn stripped(invite: &Invite, signed: &SignedPdu) -> Result<String, MembershipError> {
+    #[derive(Deserialize, Serialize)]
+    struct Shown {
+        content: Box<RawValue>,
+        sender: OwnedUserId,
+        state_key: String,
+        r#type: String,
+    }
+    let mut shown = Vec::new();
+    for event in invite.shown.iter().take(MAX_SHOWN) {
+        if event.get().len() > MAX_SHOWN_BYTES {
+            continue;
+        }
+        // What is neither stripped state nor an event is not shown.
+        let Ok(event) = serde_json::from_str::<Shown>(event.get()) else { continue };
+        let is_invite = event.r#type == "m.room.member"
+            && signed.pdu().state_key() == Some(event.state_key.as_str());
+        if !is_invite {
+            shown.push(to_raw_value(&event).map_err(unwritable)?);
+        }
+    }
+    shown.push(client_event::stripped(signed.pdu())?);
+    serde_json::to_string(&shown).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> MembershipError {
+    MembershipError::BadEvent(error.to_string())
+}

@@ -1,0 +1,223 @@
+//! What another server pushes: `/send`.
+//!
+//! Spec: Server-Server API, "Transactions".
+
+use std::collections::BTreeMap;
+
+use messagehub_protocol::{
+    limits::{MAX_EDUS, MAX_FRAME_SERVER_KEYS, MAX_PDUS},
+    pdu::SignedPdu,
+    server_keys::KeyRing,
+};
+use messagehub_store::{
+    Room, StoreError, Txn,
+    memberships::{self, NewMembership},
+    outbox::{self, Arrival},
+    rooms,
+};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId,
+    events::{TimelineEventType, room::member::MembershipState},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    Homeserver, edus,
+    federation::keys,
+    ingest::{self, IngestError, Outcome, Parcel, verify},
+    server::access,
+    view,
+    visibility::membership_in,
+};
+
+/// What another server pushes.
+#[derive(Debug)]
+pub struct Transaction {
+    /// The id that its sender gave it.
+    pub txn_id: String,
+    /// Events of any rooms.
+    pub pdus: Vec<Box<RawValue>>,
+    /// Ephemeral units.
+    pub edus: Vec<Box<RawValue>>,
+    /// The `server_keys` of the signers.
+    pub server_keys: Vec<Box<RawValue>>,
+}
+
+/// Why a transaction is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// More entries than a transaction may have.
+    #[error("a transaction with too many entries")]
+    TooLarge,
+    /// Our own database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What became of the events: nothing to say, or why one was not taken.
+pub type Results = BTreeMap<OwnedEventId, Result<(), String>>;
+
+/// Applies a transaction. One that came before is answered again and changes nothing: events are
+/// known by their ids, and the ephemeral units of a repeated transaction are not applied twice.
+///
+/// # Errors
+/// Why it is not taken at all.
+pub async fn apply(
+    hs: &Homeserver,
+    origin: OwnedServerName,
+    transaction: Transaction,
+) -> Result<Results, TransactionError> {
+    let Transaction { txn_id, pdus, edus, server_keys } = transaction;
+    if pdus.len() > MAX_PDUS || edus.len() > MAX_EDUS || server_keys.len() > MAX_FRAME_SERVER_KEYS {
+        return Err(TransactionError::TooLarge);
+    }
+    keys::learn(hs, &server_keys).await?;
+    let mut results = Results::new();
+    for (room_id, pdus) in by_room(pdus) {
+        results.extend(of_room(hs, &origin, room_id, pdus).await?);
+    }
+    let now = hs.clock.now();
+    hs.store
+        .write(move |txn| {
+            if edus.is_empty() || outbox::note_received(txn, &origin, &txn_id)? == Arrival::Repeated
+            {
+                return Ok(());
+            }
+            edus::apply(txn, &origin, &edus, now)
+        })
+        .await?;
+    Ok(results)
+}
+
+/// Events by the room they claim; those that claim none are of no room we could have.
+fn by_room(pdus: Vec<Box<RawValue>>) -> BTreeMap<OwnedRoomId, Vec<Box<RawValue>>> {
+    #[derive(Deserialize)]
+    struct Claim {
+        room_id: OwnedRoomId,
+    }
+    let mut by_room: BTreeMap<OwnedRoomId, Vec<Box<RawValue>>> = BTreeMap::new();
+    for pdu in pdus {
+        if let Ok(Claim { room_id }) = serde_json::from_str(pdu.get()) {
+            by_room.entry(room_id).or_default().push(pdu);
+        }
+    }
+    by_room
+}
+
+/// What we are to a room, and the sender is.
+enum Standing {
+    /// Both are in it.
+    Shared,
+    /// We are not, and events of it mean something only to invited users of ours.
+    Outside(Room),
+    /// The sender is not, or is excluded.
+    Stranger,
+}
+
+async fn of_room(
+    hs: &Homeserver,
+    origin: &OwnedServerName,
+    room_id: OwnedRoomId,
+    pdus: Vec<Box<RawValue>>,
+) -> Result<Results, StoreError> {
+    let (us, them, id) = (hs.server_name().to_owned(), origin.clone(), room_id.clone());
+    let standing = hs.store.read(move |snap| {
+        let Some(room) = rooms::find(snap, &id)? else {
+            return Ok::<_, StoreError>(Standing::Stranger);
+        };
+        if !memberships::is_server_in(snap, room.nid, &us)? {
+            return Ok(Standing::Outside(room));
+        }
+        let shared = memberships::is_server_in(snap, room.nid, &them)?
+            && access::is_admitted(snap, &room, &them)?;
+        Ok(if shared { Standing::Shared } else { Standing::Stranger })
+    });
+    match standing.await? {
+        Standing::Shared => {
+            let parcel = Parcel { room_id, from: origin.clone(), pdus };
+            match ingest::events(hs, parcel).await {
+                Ok(outcomes) => Ok(outcomes.into_iter().map(result).collect()),
+                Err(IngestError::View(view::ViewError::Store(error))) => Err(error),
+                Err(error) => {
+                    tracing::warn!(%origin, %error, "a transaction could not be applied");
+                    Ok(Results::new())
+                }
+            }
+        }
+        Standing::Outside(room) => withdrawals(hs, origin, room, pdus).await,
+        Standing::Stranger => {
+            tracing::debug!(%origin, %room_id, "events of a room that we do not share");
+            Ok(Results::new())
+        }
+    }
+}
+
+fn result((event_id, outcome): (OwnedEventId, Outcome)) -> (OwnedEventId, Result<(), String>) {
+    let result = match outcome {
+        Outcome::Refused(reason) | Outcome::Unjudged(reason) => Err(reason),
+        Outcome::Rejected => Err("the event is not allowed where it stands".to_owned()),
+        Outcome::Accepted | Outcome::Known | Outcome::Parked | Outcome::SoftFailed => Ok(()),
+    };
+    (event_id, result)
+}
+
+/// Takes back invites to users of ours: by events of a room that we are not in, and of which we
+/// can check no more than that the inviter's server signed them.
+async fn withdrawals(
+    hs: &Homeserver,
+    origin: &OwnedServerName,
+    room: Room,
+    pdus: Vec<Box<RawValue>>,
+) -> Result<Results, StoreError> {
+    let origin = origin.clone();
+    hs.store
+        .write(move |txn| {
+            let mut results = Results::new();
+            for json in pdus {
+                let Ok(rules) = view::rules(&room) else { continue };
+                let Ok(event) = verify::well_formed(json, &room.room_id, rules) else { continue };
+                let event_id = event.pdu().event_id().to_owned();
+                let done = match verify::signed(txn, event, &KeyRing::new())? {
+                    Ok(signed) => withdraw(txn, &room, (&origin, &signed))?,
+                    Err(_) => Err("the event is not signed".to_owned()),
+                };
+                results.insert(event_id, done);
+            }
+            Ok::<_, StoreError>(results)
+        })
+        .await
+}
+
+fn withdraw(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    (origin, signed): (&ServerName, &SignedPdu),
+) -> Result<Result<(), String>, StoreError> {
+    let pdu = signed.pdu();
+    let gone = matches!(membership_in(pdu), Some(MembershipState::Leave | MembershipState::Ban));
+    if *pdu.kind() != TimelineEventType::RoomMember || !gone {
+        return Ok(Err("this server is not in the room".to_owned()));
+    }
+    let user = pdu.state_key().and_then(|key| UserId::parse(key).ok());
+    let Some(user) = user else { return Ok(Err("the event is about no user".to_owned())) };
+    let Some(member) = memberships::find(txn, room.nid, &user)? else {
+        return Ok(Err("the user was not invited".to_owned()));
+    };
+    let inviter = match member.event {
+        Some(nid) => Some(messagehub_store::events::pdu(txn, nid)?.sender().to_owned()),
+        None => None,
+    };
+    let by_inviter = inviter.is_some_and(|inviter| inviter.server_name() == origin);
+    if member.membership != MembershipState::Invite
+        || !by_inviter
+        || pdu.sender().server_name() != origin
+    {
+        return Ok(Err("the invite is not this server's".to_owned()));
+    }
+    let pos = txn.next_pos();
+    let new =
+        NewMembership { membership: &MembershipState::Leave, event: None, pos, stripped: None };
+    memberships::set(txn, room.nid, &user, new)?;
+    Ok(Ok(()))
+}

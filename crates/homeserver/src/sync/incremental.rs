@@ -1,0 +1,165 @@
+//! What changed since the client's last answer. Only rooms with something new are looked at.
+
+use std::collections::BTreeSet;
+
+use messagehub_store::{
+    Room, RoomNid, StoreError, StreamPos,
+    account_data::{self, AccountDatum},
+    changes,
+    memberships::{self, Membership},
+    rooms,
+};
+use ruma::{
+    RoomId,
+    api::client::sync::sync_events::v3::{Response, Rooms},
+    events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, room::member::MembershipState},
+    serde::Raw,
+};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Context, filter, room, token};
+
+/// Positions that are looked at one by one; a client that was away for longer has its rooms
+/// looked at instead.
+const MAX_SCANNED_POSITIONS: i64 = 1000;
+
+/// What came after `since`, and whether that is anything. Up to `checked` it was nothing.
+pub(super) fn answer(
+    cx: &Context<'_>,
+    since: StreamPos,
+    checked: StreamPos,
+) -> Result<(Response, bool), StoreError> {
+    let mut response = Response::new(token::sync_token(cx.until));
+    if checked >= cx.until && !cx.wanted.full_state {
+        return Ok((response, false));
+    }
+    let user_id = &cx.wanted.user_id;
+    let data = account_data::list_between(cx.snap, user_id, since, cx.until)?;
+    response.account_data.events = global_data(cx, &data);
+    let moved = memberships::list_of_user_since(cx.snap, user_id, since)?;
+    for nid in rooms_to_look_at(cx, checked, &moved, &data)? {
+        let Some(member) = memberships::find(cx.snap, nid, user_id)? else {
+            continue;
+        };
+        let room = rooms::get_by_nid(cx.snap, nid)?;
+        if filter::room_passes(&cx.wanted.filter.room, &room.room_id) {
+            add_room(cx, (room, &member), (since, &data), &mut response.rooms)?;
+        }
+    }
+    let is_news =
+        !response.rooms.is_empty() || !response.account_data.is_empty() || cx.wanted.full_state;
+    Ok((response, is_news))
+}
+
+/// The rooms that may have something new for the user.
+fn rooms_to_look_at(
+    cx: &Context<'_>,
+    checked: StreamPos,
+    moved: &[Membership],
+    data: &[AccountDatum],
+) -> Result<BTreeSet<RoomNid>, StoreError> {
+    let mut found: BTreeSet<RoomNid> = moved.iter().map(|member| member.room).collect();
+    for room_id in data.iter().filter_map(|datum| datum.room_id.as_deref()) {
+        found.extend(rooms::find(cx.snap, room_id)?.map(|room| room.nid));
+    }
+    let few = cx.until.0.saturating_sub(checked.0) <= MAX_SCANNED_POSITIONS;
+    if few && !cx.wanted.full_state {
+        found.extend(changes::list_rooms(cx.snap, checked, cx.until)?);
+        return Ok(found);
+    }
+    for nid in memberships::rooms_of(cx.snap, &cx.wanted.user_id, &MembershipState::Join)? {
+        if cx.wanted.full_state || changes::in_room(cx.snap, nid, checked, cx.until)? {
+            found.insert(nid);
+        }
+    }
+    Ok(found)
+}
+
+/// Adds a room where the user's part in it puts it, if there is anything to say.
+fn add_room(
+    cx: &Context<'_>,
+    (room, member): (Room, &Membership),
+    (since, data): (StreamPos, &[AccountDatum]),
+    rooms: &mut Rooms,
+) -> Result<(), StoreError> {
+    let room_id = room.room_id.clone();
+    let moved = member.pos > since;
+    match member.membership {
+        MembershipState::Join => {
+            let is_new = moved && !was_joined(cx, &room, since)?;
+            let mut joined = room::joined(cx, &room, (!is_new).then_some(since))?;
+            joined.account_data.events = if is_new {
+                let user_id = &cx.wanted.user_id;
+                let all = account_data::list_between(cx.snap, user_id, StreamPos::ZERO, cx.until)?;
+                room_data(cx, &all, &room_id)
+            } else {
+                room_data(cx, data, &room_id)
+            };
+            let says_something = !joined.timeline.is_empty()
+                || !joined.state.is_empty()
+                || !joined.account_data.is_empty()
+                || !joined.ephemeral.is_empty()
+                || !joined.summary.is_empty();
+            if is_new || says_something {
+                room::add_unread(cx, &room, &mut joined)?;
+                rooms.join.insert(room_id, joined);
+            }
+        }
+        MembershipState::Invite if moved && !room::is_from_ignored(cx, member)? => {
+            rooms.invite.insert(room_id, room::invited(cx, member)?);
+        }
+        MembershipState::Leave | MembershipState::Ban if moved => {
+            let known = was_joined(cx, &room, since)?.then_some(since);
+            rooms.leave.insert(room_id, room::left(cx, &room, member, known)?);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn was_joined(cx: &Context<'_>, room: &Room, at: StreamPos) -> Result<bool, StoreError> {
+    room::is_joined(cx, rooms::state_at(cx.snap, room.nid, at)?)
+}
+
+/// The account's data that the filter lets through.
+pub(super) fn global_data(
+    cx: &Context<'_>,
+    data: &[AccountDatum],
+) -> Vec<Raw<AnyGlobalAccountDataEvent>> {
+    let wanted = &cx.wanted.filter.account_data;
+    data.iter()
+        .filter(|datum| datum.room_id.is_none())
+        .filter(|datum| filter::kind_passes_globally(wanted, &datum.kind))
+        .filter_map(|datum| data_event(&datum.kind, &datum.content))
+        .collect()
+}
+
+/// A room's data that the filter lets through.
+pub(super) fn room_data(
+    cx: &Context<'_>,
+    data: &[AccountDatum],
+    room_id: &RoomId,
+) -> Vec<Raw<AnyRoomAccountDataEvent>> {
+    let wanted = &cx.wanted.filter.room.account_data;
+    if !filter::part_passes(wanted, room_id) {
+        return Vec::new();
+    }
+    data.iter()
+        .filter(|datum| datum.room_id.as_deref() == Some(room_id))
+        .filter(|datum| filter::kind_passes_in_room(wanted, &datum.kind))
+        .filter_map(|datum| data_event(&datum.kind, &datum.content))
+        .collect()
+}
+
+/// A datum as an event. Its content is the text that the client wrote.
+pub(super) fn data_event<T>(kind: &str, content: &RawValue) -> Option<Raw<T>> {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+        content: &'a RawValue,
+    }
+    // A string and what is JSON already always become JSON.
+    to_raw_value(&Event { kind, content }).ok().map(Raw::from_json)
+}

@@ -1,0 +1,271 @@
+//! Who is known: servers and the peers that speak for them, where peers were reached, who is
+//! connected, and whom to dial when. Plain data; the event loop acts on it.
+
+mod address;
+mod peer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use messagehub_protocol::server_keys::ServerKeys;
+use ruma::{OwnedServerName, ServerName};
+use tokio::time::{Duration, Instant};
+
+pub(crate) use address::split as split_address;
+pub(crate) use peer::{Peer, Standing};
+
+use crate::{config::Switch, requests::keys::lists};
+
+/// Servers that are remembered, at some 2 KiB each. The store remembers the rest.
+const MAX_SERVERS: usize = 5_000;
+
+/// Peers that are remembered, at some 1 KiB each: two for each server. Anybody on the LAN can make
+/// us see peers by multicast; those make room first.
+const MAX_PEERS: usize = 10_000;
+
+/// For how long a server that could not be reached is not tried again for another request, unless
+/// it shows a sign of life: a burst of requests to it costs one attempt.
+const UNREACHABLE: Duration = Duration::from_secs(3);
+
+/// A server that we know something about.
+#[derive(Debug)]
+struct Server {
+    keys: ServerKeys,
+    peers: Vec<PeerId>,
+    unreachable_until: Option<Instant>,
+}
+
+/// All that is known.
+#[derive(Debug)]
+pub(crate) struct Book {
+    local: PeerId,
+    loopback: Switch,
+    servers: HashMap<OwnedServerName, Server>,
+    peers: HashMap<PeerId, Peer>,
+}
+
+/// What the end of a peer's last connection means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// The peer has other connections.
+    NotYet,
+    /// The peer is gone; it spoke for no verified server, or the server has other peers.
+    Peer,
+    /// The peer is gone, and with it the server.
+    Server(OwnedServerName),
+}
+
+impl Book {
+    pub(crate) fn new(local: PeerId, loopback: Switch) -> Self {
+        Self { local, loopback, servers: HashMap::new(), peers: HashMap::new() }
+    }
+
+    /// Remembers keys that were verified, if they are the newest, and the peers they name. Gives
+    /// `false` when there is no room for another server.
+    pub(crate) fn learn(&mut self, keys: &ServerKeys) -> bool {
+        let name = keys.server_name();
+        if let Some(known) = self.servers.get_mut(name) {
+            if keys.is_newer_than(&known.keys) {
+                known.keys = keys.clone();
+                known.peers = peer_ids(keys, self.local);
+            }
+        } else {
+            if self.servers.len() >= MAX_SERVERS && !self.forget_one_server() {
+                return false;
+            }
+            let peers = peer_ids(keys, self.local);
+            let server = Server { keys: keys.clone(), peers, unreachable_until: None };
+            self.servers.insert(name.to_owned(), server);
+        }
+        for peer in self.peers_of(name).to_vec() {
+            self.want(peer);
+        }
+        true
+    }
+
+    /// Makes room: forgets a server that is not connected.
+    fn forget_one_server(&mut self) -> bool {
+        let connected: HashSet<&OwnedServerName> =
+            self.peers.values().filter_map(|peer| peer.standing.server()).collect();
+        let stranger = self.servers.keys().find(|name| !connected.contains(name)).cloned();
+        stranger.is_some_and(|name| self.servers.remove(&name).is_some())
+    }
+
+    /// The newest keys of a server.
+    pub(crate) fn keys(&self, name: &ServerName) -> Option<&ServerKeys> {
+        self.servers.get(name).map(|server| &server.keys)
+    }
+
+    /// The peers that a server's keys name; we are never among them.
+    pub(crate) fn peers_of(&self, name: &ServerName) -> &[PeerId] {
+        self.servers.get(name).map_or(&[], |server| &server.peers)
+    }
+
+    /// A connected peer that was verified to speak for a server; a direct connection is preferred.
+    pub(crate) fn reachable(&self, name: &ServerName) -> Option<PeerId> {
+        let speaks =
+            |id: &&PeerId| self.peers.get(id).is_some_and(|peer| peer.standing.speaks_for(name));
+        let is_relayed = |id: &&PeerId| self.peers.get(id).is_none_or(Peer::is_relayed);
+        self.peers_of(name).iter().filter(speaks).min_by_key(is_relayed).copied()
+    }
+
+    /// Whether a server could not be reached a moment ago, without a sign of life since.
+    pub(crate) fn is_unreachable(&self, name: &ServerName, now: Instant) -> bool {
+        let until = self.servers.get(name).and_then(|server| server.unreachable_until);
+        until.is_some_and(|until| now < until)
+    }
+
+    /// Notes that a server could not be reached.
+    pub(crate) fn unreachable(&mut self, name: &ServerName, now: Instant) {
+        if let Some(server) = self.servers.get_mut(name) {
+            server.unreachable_until = Some(now + UNREACHABLE);
+        }
+    }
+
+    /// Notes that a peer shows signs of life: it is dialed without waiting for any back-off.
+    pub(crate) fn alive(&mut self, id: PeerId, dial_at: Instant) {
+        for server in self.servers.values_mut() {
+            if server.peers.contains(&id) {
+                server.unreachable_until = None;
+            }
+        }
+        self.entry(id).revive(dial_at);
+    }
+
+    /// Notes that our own network changed: all wanted peers are dialed without waiting.
+    pub(crate) fn network_changed(&mut self, now: Instant) {
+        for peer in self.peers.values_mut().filter(|peer| peer.wanted) {
+            peer.revive(now);
+        }
+    }
+
+    /// Notes that a peer is to be dialed until it comes.
+    pub(crate) fn want(&mut self, id: PeerId) {
+        self.entry(id).wanted = true;
+    }
+
+    /// Remembers where a peer may be reached. Addresses that can only mislead are left out; gives
+    /// those that were kept.
+    pub(crate) fn add_addresses(
+        &mut self,
+        id: PeerId,
+        addresses: impl IntoIterator<Item = Multiaddr>,
+    ) -> Vec<Multiaddr> {
+        let loopback = self.loopback;
+        let usable = |address: &Multiaddr| address::is_usable(address, loopback);
+        let kept: Vec<_> = addresses
+            .into_iter()
+            .map(address::without_peer)
+            .filter(usable)
+            .take(peer::MAX_ADDRESSES)
+            .collect();
+        let peer = self.entry(id);
+        for address in &kept {
+            peer.add_address(address.clone());
+        }
+        kept
+    }
+
+    /// A peer's entry, if there is one.
+    pub(crate) fn peer(&self, id: &PeerId) -> Option<&Peer> {
+        self.peers.get(id)
+    }
+
+    /// A peer's entry, to change it.
+    pub(crate) fn peer_mut(&mut self, id: &PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(id)
+    }
+
+    /// All peers.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
+        self.peers.iter()
+    }
+
+    /// A peer's entry; made if there is none.
+    pub(crate) fn entry(&mut self, id: PeerId) -> &mut Peer {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&id) {
+            self.peers.retain(|_, peer| peer.wanted || peer.is_connected());
+            let stranger = self.peers.iter().find(|(_, peer)| !peer.is_connected());
+            if let Some(stranger) = stranger.map(|(id, _)| *id) {
+                self.peers.remove(&stranger);
+            }
+        }
+        self.peers.entry(id).or_default()
+    }
+
+    /// Notes a connection. Gives `true` when it is the first one of its peer.
+    pub(crate) fn connected(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        address: Multiaddr,
+    ) -> bool {
+        let peer = self.entry(id);
+        peer.connections.push((connection, address));
+        peer.dialing = false;
+        peer.rested();
+        peer.connections.len() == 1
+    }
+
+    /// Notes the end of a connection.
+    pub(crate) fn disconnected(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Gone {
+        let Some(peer) = self.peers.get_mut(&id) else { return Gone::NotYet };
+        peer.connections.retain(|(other, _)| *other != connection);
+        if peer.is_connected() {
+            return Gone::NotYet;
+        }
+        let announced = peer.end(now);
+        match announced.filter(|name| self.reachable(name).is_none()) {
+            Some(name) => Gone::Server(name),
+            None => Gone::Peer,
+        }
+    }
+
+    /// Takes what a connected peer told about itself: verified keys that list it. Gives the newest
+    /// keys of that server, or nothing when newer ones list the peer no longer.
+    pub(crate) fn verified(&mut self, id: PeerId, told: &ServerKeys) -> Option<ServerKeys> {
+        let name = told.server_name();
+        self.learn(told);
+        let newest = self.keys(name)?.clone();
+        let peer = self.peers.get_mut(&id)?;
+        if !lists(&newest, id) {
+            peer.standing = Standing::Refused;
+            return None;
+        }
+        peer.standing = Standing::Verified(name.to_owned());
+        peer.verified_at = Some(Instant::now());
+        if let Some(server) = self.servers.get_mut(name) {
+            server.unreachable_until = None;
+        }
+        Some(newest)
+    }
+
+    /// Peers to dial now, at most `most`; each is planned again before it is given.
+    pub(crate) fn due_dials(&mut self, now: Instant, most: usize) -> Vec<PeerId> {
+        let due = self.peers.iter_mut().filter(|(_, peer)| peer.is_due(now));
+        due.take(most)
+            .map(|(id, peer)| {
+                peer.plan_again(now);
+                *id
+            })
+            .collect()
+    }
+
+    /// Connected peers to ask for their keys once more.
+    pub(crate) fn due_questions(&self, now: Instant) -> Vec<PeerId> {
+        let due = self.peers.iter().filter(|(_, peer)| peer.standing.is_due(now));
+        due.map(|(id, _)| *id).collect()
+    }
+}
+
+fn peer_ids(keys: &ServerKeys, local: PeerId) -> Vec<PeerId> {
+    let ids = keys.peer_ids().iter().filter_map(|text| text.parse().ok());
+    ids.filter(|id| *id != local).collect()
+}

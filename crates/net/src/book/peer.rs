@@ -1,0 +1,212 @@
+//! What is known about one peer.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, swarm::ConnectionId};
+use ruma::{OwnedServerName, ServerName};
+use tokio::time::Instant;
+
+use super::address::is_relayed;
+
+/// Addresses remembered of one peer: a few networks with two transports and two IP versions each.
+pub(super) const MAX_ADDRESSES: usize = 16;
+
+/// The first wait after a dial that failed; it doubles up to the longest. A room heals within a
+/// minute of a path existing (D11), so the longest is half of one. Signs of life end any wait.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Dials in a row, about ten minutes, after which a peer counts as switched off. It will come by
+/// itself and is dialed only now and then: a node may know thousands of these.
+const MANY_DIALS: u32 = 24;
+const RARE_WAIT: Duration = Duration::from_secs(300);
+
+/// Dials in a row to a peer that nobody needs.
+const MAX_DIALS: u32 = 4;
+
+/// How often a peer that does not tell its keys is asked while it stays connected, and how long
+/// after each failure: the first answer is lost when both sides start at the same moment.
+const QUESTION_WAITS: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+];
+
+/// Which server a peer speaks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not connected.
+    #[default]
+    Unknown,
+    /// Its keys were asked for.
+    Asked {
+        /// How often before.
+        failures: usize,
+    },
+    /// It did not answer; it is asked again.
+    Silent {
+        /// How often it did not.
+        failures: usize,
+        /// When it is asked again.
+        ask_at: Instant,
+    },
+    /// It proved to speak for a server.
+    Verified(OwnedServerName),
+    /// It speaks for none, or lied.
+    Refused,
+}
+
+impl Standing {
+    /// The server that the peer was proved to speak for.
+    pub(crate) fn server(&self) -> Option<&OwnedServerName> {
+        match self {
+            Self::Verified(name) => Some(name),
+            Self::Unknown | Self::Asked { .. } | Self::Silent { .. } | Self::Refused => None,
+        }
+    }
+
+    pub(super) fn speaks_for(&self, name: &ServerName) -> bool {
+        self.server().is_some_and(|server| server == name)
+    }
+
+    /// Whether it may still turn out who the peer is.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Asked { .. } | Self::Silent { .. })
+    }
+
+    /// Whether the peer was asked and has not had the time to answer.
+    fn is_answering(&self) -> bool {
+        matches!(self, Self::Asked { failures: 0 })
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        matches!(self, Self::Silent { ask_at, .. } if *ask_at <= now)
+    }
+
+    /// The peer is being asked.
+    pub(crate) fn asked(&mut self) {
+        let failures = match self {
+            Self::Silent { failures, .. } | Self::Asked { failures } => *failures,
+            Self::Unknown | Self::Verified(_) | Self::Refused => 0,
+        };
+        *self = Self::Asked { failures };
+    }
+
+    /// The peer did not answer well.
+    pub(crate) fn silent(&mut self, now: Instant) {
+        let Self::Asked { failures } = *self else { return };
+        *self = match QUESTION_WAITS.get(failures) {
+            Some(wait) => Self::Silent { failures: failures + 1, ask_at: now + *wait },
+            None => Self::Refused,
+        };
+    }
+}
+
+/// One peer.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    /// Where it may be, the newest last.
+    addresses: Vec<Multiaddr>,
+    pub(crate) connections: Vec<(ConnectionId, Multiaddr)>,
+    pub(crate) standing: Standing,
+    pub(crate) latency: Option<Duration>,
+    /// Whether identify told its addresses on the present connection.
+    pub(crate) identified: bool,
+    /// Whether the homeserver was told that its server is here.
+    pub(crate) announced: bool,
+    /// When it was verified.
+    pub(super) verified_at: Option<Instant>,
+    /// Whether a dial is under way.
+    pub(crate) dialing: bool,
+    /// Whether it is dialed until it comes: it belongs to a server we know, or is configured.
+    pub(crate) wanted: bool,
+    dial_at: Option<Instant>,
+    failures: u32,
+}
+
+impl Peer {
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.connections.is_empty()
+    }
+
+    /// Whether the peer may yet turn out to speak for a server.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.dialing || (self.is_connected() && self.standing.is_open())
+    }
+
+    /// Whether the peer just came and will say who it is.
+    pub(crate) fn is_introducing_itself(&self) -> bool {
+        self.is_connected() && self.standing.is_answering()
+    }
+
+    /// Whether it was verified before `then` and the homeserver does not know yet.
+    pub(crate) fn is_unannounced_since(&self, then: Instant) -> bool {
+        !self.announced && self.verified_at.is_some_and(|at| at <= then)
+    }
+
+    /// The address of the connection in use: the newest direct one, or else the newest.
+    pub(crate) fn address(&self) -> Option<&Multiaddr> {
+        let mut newest_first = self.connections.iter().rev().map(|(_, address)| address);
+        let newest = self.connections.last().map(|(_, address)| address);
+        newest_first.find(|address| !is_relayed(address)).or(newest)
+    }
+
+    pub(super) fn is_relayed(&self) -> bool {
+        self.address().is_none_or(is_relayed)
+    }
+
+    /// Where it may be, the newest first.
+    pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
+        self.addresses.iter().rev().cloned().collect()
+    }
+
+    pub(super) fn add_address(&mut self, address: Multiaddr) {
+        self.addresses.retain(|known| *known != address);
+        self.addresses.push(address);
+        if self.addresses.len() > MAX_ADDRESSES {
+            self.addresses.remove(0);
+        }
+    }
+
+    /// Plans a dial without regard to former failures.
+    pub(super) fn revive(&mut self, dial_at: Instant) {
+        self.failures = 0;
+        if !self.is_connected() {
+            self.dial_at = Some(dial_at);
+        }
+    }
+
+    /// A connection is there: nothing to plan.
+    pub(super) fn rested(&mut self) {
+        self.failures = 0;
+        self.dial_at = None;
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.is_connected() && !self.dialing && self.dial_at.is_some_and(|at| at <= now)
+    }
+
+    /// Plans the dial after the next one, should that fail.
+    pub(super) fn plan_again(&mut self, now: Instant) {
+        let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.failures));
+        let wait = if self.failures < MANY_DIALS { doubled.min(LONGEST_WAIT) } else { RARE_WAIT };
+        self.failures = self.failures.saturating_add(1);
+        let goes_on = self.wanted || self.failures < MAX_DIALS;
+        self.dial_at = goes_on.then(|| now + wait);
+    }
+
+    /// The last connection ended. Gives the server that the homeserver thought was here.
+    pub(super) fn end(&mut self, now: Instant) -> Option<OwnedServerName> {
+        let server = self.standing.server().cloned();
+        self.standing = Standing::Unknown;
+        self.verified_at = None;
+        self.latency = None;
+        self.identified = false;
+        self.failures = 0;
+        self.dial_at = Some(now + FIRST_WAIT);
+        let announced = std::mem::take(&mut self.announced);
+        server.filter(|_| announced)
+    }
+}

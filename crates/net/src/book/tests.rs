@@ -1,0 +1,176 @@
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use messagehub_protocol::{
+    keys::{IdentityKey, VerifyKey},
+    server_keys::{ServerKeys, ServerKeysTerms},
+};
+use ruma::{MilliSecondsSinceUnixEpoch, UInt};
+use tokio::time::{Duration, Instant};
+
+use super::{Book, Gone, Standing};
+use crate::config::Switch;
+
+/// Keys of server `number`, made at `ms`, that name these peers.
+fn keys(number: u8, ms: u32, peers: &[PeerId]) -> ServerKeys {
+    let identity = IdentityKey::from_seed(&[number; 32]);
+    let verify = VerifyKey::from_seed(&[number ^ 0xff; 32]);
+    let peer_ids = peers.iter().map(ToString::to_string).collect();
+    let issued_ts = MilliSecondsSinceUnixEpoch(UInt::from(ms));
+    ServerKeys::make(
+        &identity,
+        &verify,
+        ServerKeysTerms { old_verify_keys: vec![], peer_ids, issued_ts },
+    )
+}
+
+fn book() -> Book {
+    Book::new(PeerId::random(), Switch::Off)
+}
+
+fn address(text: &str) -> Multiaddr {
+    text.parse().unwrap()
+}
+
+fn id(number: usize) -> ConnectionId {
+    ConnectionId::new_unchecked(number)
+}
+
+const HERE: &str = "/ip4/192.168.1.2/tcp/1";
+const THROUGH_RELAY: &str =
+    "/ip4/192.168.1.3/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN/p2p-circuit";
+
+#[test]
+fn a_server_is_reachable_through_a_verified_peer_only() {
+    let mut book = book();
+    let (peer, other) = (PeerId::random(), PeerId::random());
+    let told = keys(1, 1_000, &[peer]);
+    let name = told.server_name();
+    assert!(book.connected(peer, id(1), address(HERE)));
+    assert_eq!(book.reachable(name), None);
+    book.verified(peer, &told).unwrap();
+    assert_eq!(book.reachable(name), Some(peer));
+    assert!(book.connected(other, id(2), address(HERE)));
+    assert!(book.verified(other, &told).is_none(), "the keys do not list this peer");
+    assert_eq!(book.peer(&other).unwrap().standing, Standing::Refused);
+}
+
+#[test]
+fn newer_keys_remove_a_peer() {
+    let mut book = book();
+    let (old, new) = (PeerId::random(), PeerId::random());
+    assert!(book.learn(&keys(1, 2_000, &[new])));
+    assert!(book.connected(old, id(1), address(HERE)));
+    assert!(book.verified(old, &keys(1, 1_000, &[old])).is_none());
+    assert_eq!(book.peers_of(keys(1, 1_000, &[]).server_name()), [new]);
+}
+
+#[test]
+fn a_direct_peer_comes_before_a_relayed_one() {
+    let mut book = book();
+    let (relayed, direct) = (PeerId::random(), PeerId::random());
+    let told = keys(1, 1_000, &[relayed, direct]);
+    book.connected(relayed, id(1), address(THROUGH_RELAY));
+    book.verified(relayed, &told).unwrap();
+    assert_eq!(book.reachable(told.server_name()), Some(relayed));
+    book.connected(direct, id(2), address(HERE));
+    book.verified(direct, &told).unwrap();
+    assert_eq!(book.reachable(told.server_name()), Some(direct));
+}
+
+#[test]
+fn a_server_is_gone_with_the_last_connection_of_its_last_peer() {
+    let mut book = book();
+    let (one, two) = (PeerId::random(), PeerId::random());
+    let told = keys(1, 1_000, &[one, two]);
+    let now = Instant::now();
+    for (peer, connection) in [(one, 1), (two, 2)] {
+        book.connected(peer, id(connection), address(HERE));
+        book.verified(peer, &told).unwrap();
+        book.peer_mut(&peer).unwrap().announced = true;
+    }
+    assert!(!book.connected(one, id(3), address(HERE)));
+    assert_eq!(book.disconnected(one, id(1), now), Gone::NotYet);
+    assert_eq!(book.disconnected(one, id(3), now), Gone::Peer);
+    assert_eq!(book.disconnected(two, id(2), now), Gone::Server(told.server_name().to_owned()));
+}
+
+#[test]
+fn a_wanted_peer_is_dialed_again_ever_more_rarely() {
+    let mut book = book();
+    let peer = PeerId::random();
+    book.learn(&keys(1, 1_000, &[peer]));
+    let mut now = Instant::now();
+    book.alive(peer, now);
+    let mut waits = Vec::new();
+    for _ in 0..28 {
+        let before = now;
+        while book.due_dials(now, 9).is_empty() {
+            now += Duration::from_secs(1);
+        }
+        waits.push((now - before).as_secs());
+    }
+    assert_eq!(waits[..7], [0, 2, 4, 8, 16, 30, 30]);
+    assert_eq!(waits[24..], [30, 300, 300, 300]);
+    book.alive(peer, now);
+    assert_eq!(book.due_dials(now, 9), [peer], "a sign of life ends the wait");
+    book.network_changed(now);
+    assert_eq!(book.due_dials(now, 9), [peer], "so does a change of our own network");
+}
+
+#[test]
+fn a_stranger_is_not_dialed_for_ever() {
+    let mut book = book();
+    let peer = PeerId::random();
+    let mut now = Instant::now();
+    book.alive(peer, now);
+    let mut dials = 0;
+    for _ in 0..1_000 {
+        dials += book.due_dials(now, 9).len();
+        now += Duration::from_secs(1);
+    }
+    assert_eq!(dials, 4);
+}
+
+#[test]
+fn an_unreachable_server_is_left_alone_until_it_shows_life() {
+    let mut book = book();
+    let peer = PeerId::random();
+    let told = keys(1, 1_000, &[peer]);
+    let now = Instant::now();
+    book.learn(&told);
+    book.unreachable(told.server_name(), now);
+    assert!(book.is_unreachable(told.server_name(), now));
+    book.alive(peer, now);
+    assert!(!book.is_unreachable(told.server_name(), now));
+}
+
+#[test]
+fn a_silent_peer_is_asked_again_and_then_left() {
+    let now = Instant::now();
+    let mut standing = Standing::default();
+    let mut questions = 0;
+    loop {
+        standing.asked();
+        questions += 1;
+        standing.silent(now);
+        if standing == Standing::Refused {
+            break;
+        }
+        assert!(!standing.is_due(now));
+        assert!(standing.is_due(now + Duration::from_secs(300)));
+    }
+    assert_eq!(questions, 6);
+}
+
+#[test]
+fn nothing_grows_without_bound() {
+    let mut book = book();
+    let connected = PeerId::random();
+    book.connected(connected, id(1), address(HERE));
+    for number in 0..super::MAX_PEERS + 100 {
+        let at = format!("/ip4/10.0.{}.{}/tcp/1", number / 250 % 250, number % 250);
+        book.add_addresses(PeerId::random(), [address(&at)]);
+        book.add_addresses(connected, [address(&at)]);
+    }
+    assert!((1..=super::MAX_PEERS).contains(&book.peers().count()));
+    assert_eq!(book.peer(&connected).unwrap().addresses().len(), super::peer::MAX_ADDRESSES);
+}

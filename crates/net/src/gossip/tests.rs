@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::{
+    Swarm,
+    gossipsub::{Event, IdentTopic},
+    swarm::SwarmEvent,
+};
+use ruma::OwnedRoomId;
+
+use super::{Topics, settings::MAX_TOPICS};
+use crate::{
+    behaviour::{self, Behaviour, BehaviourEvent},
+    config::{Seed, Switch},
+    metrics::StreamMetrics,
+    streams::{self, StreamLimits},
+};
+
+fn node(number: u8) -> Swarm<Behaviour> {
+    let (streams, ..) = streams::Behaviour::new(StreamLimits::default(), StreamMetrics::default());
+    behaviour::swarm(Seed::new([number; 32]).keypair(), streams, Switch::Off).unwrap()
+}
+
+fn topics(count: usize) -> Vec<IdentTopic> {
+    let room = |number| OwnedRoomId::try_from(format!("!room{number}:example.org")).unwrap();
+    (0..count).map(|number| Topics::of(&room(number))).collect()
+}
+
+/// Connects two nodes after one of them subscribed, and waits until the other saw all of it.
+async fn subscriptions_arrive(count: usize) {
+    let (mut a, mut b) = (node(1), node(2));
+    let topics = topics(count);
+    for topic in &topics {
+        a.behaviour_mut().gossip.subscribe(topic).unwrap();
+    }
+    a.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let mut seen = 0;
+    let watching = async {
+        while seen < count {
+            tokio::select! {
+                event = a.select_next_some() => {
+                    if let SwarmEvent::NewListenAddr { address, .. } = event {
+                        b.dial(address).unwrap();
+                    }
+                }
+                event = b.select_next_some() => {
+                    let gossip = event.try_into_behaviour_event();
+                    if let Ok(BehaviourEvent::Gossip(Event::Subscribed { .. })) = gossip {
+                        seen += 1;
+                    }
+                }
+            }
+        }
+    };
+    let all_seen = tokio::time::timeout(Duration::from_secs(60), watching).await;
+    assert!(all_seen.is_ok(), "only {seen} of {count} topics were seen");
+    let known = b.behaviour().gossip.all_peers().map(|(_, topics)| topics.len()).sum::<usize>();
+    assert_eq!(known, count);
+}
+
+#[tokio::test]
+async fn five_thousand_rooms_are_all_seen_after_a_reconnect() {
+    subscriptions_arrive(5_000).await;
+}
+
+#[tokio::test]
+async fn the_limit_itself_is_still_seen() {
+    subscriptions_arrive(MAX_TOPICS).await;
+}

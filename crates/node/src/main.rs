@@ -1,0 +1,66 @@
+//! `messagehub`: the binary. It reads the configuration, wires the crates together, and turns
+//! signals into an orderly end. It knows every other crate and decides nothing about Matrix.
+
+mod accounts;
+mod admin;
+mod cli;
+mod commands;
+mod config;
+mod data_dir;
+mod listen;
+mod observability;
+mod run;
+mod serve;
+mod status;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    config::{Config, ConfigFile},
+    data_dir::DataDir,
+};
+
+/// Any error that ends the program; its text is what the user sees.
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command line tool, maybe before logs")]
+fn complain(error: &dyn std::error::Error) {
+    eprintln!("messagehub: {error}");
+}
+
+fn run(cli: &Cli) -> Result<(), AnyError> {
+    let data = DataDir::open(cli.data.clone())?;
+    let usual = data.config_file();
+    let file = cli.config.as_deref().map_or(ConfigFile::Usual(&usual), ConfigFile::Named);
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let config = Config::load(&file, &environment, &cli.config_flags())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command.as_ref().unwrap_or(&Command::Run) {
+            Command::Run => run::run(&config, &data).await,
+            Command::Id => commands::id(&data, &config),
+            Command::User(command) => commands::user(command, &data).await,
+            Command::Status { json } => commands::status(&data, commands::Format::of(*json)).await,
+            Command::Peers { json } => commands::peers(&data, commands::Format::of(*json)).await,
+            Command::Backup { file } => commands::backup(&data, file),
+            Command::Check => commands::check(&data),
+        }
+    })
+}

@@ -1,0 +1,67 @@
+//! The schema, as numbered steps. A step that was released is never edited.
+
+use rusqlite::{Connection, ErrorCode};
+use std::path::Path;
+
+use crate::OpenError;
+
+/// `MsHb`: tells our files from those of other programs (`PRAGMA application_id`).
+const APPLICATION_ID: i64 = 0x4d73_4862;
+
+/// Step n brings `user_version` from n - 1 to n.
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_core.sql"),
+    include_str!("../migrations/0002_accounts.sql"),
+    include_str!("../migrations/0003_federation.sql"),
+    include_str!("../migrations/0004_sync.sql"),
+    include_str!("../migrations/0005_aliases.sql"),
+];
+
+/// The newest schema this program knows.
+pub(crate) const NEWEST: i64 = MIGRATIONS.len() as i64;
+
+/// Refuses files that are not ours, are damaged, or are newer than this program.
+/// Returns the file's schema; 0 is an empty file. Changes nothing.
+pub(crate) fn check(conn: &Connection, path: &Path) -> Result<i64, OpenError> {
+    let damaged = |error| as_open_error(error, path);
+    let found: i64 =
+        conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
+    let application: i64 =
+        conn.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(damaged)?;
+    let objects: i64 = conn
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(damaged)?;
+    if found == 0 && application == 0 && objects == 0 {
+        return Ok(0);
+    }
+    if application != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    if found > NEWEST {
+        return Err(OpenError::Newer { found, known: NEWEST });
+    }
+    Ok(found)
+}
+
+/// Brings the file to the newest schema, each step in a transaction of its own.
+pub(crate) fn run(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let found = check(conn, path)?;
+    for (step, sql) in (1i64..).zip(MIGRATIONS).filter(|(step, _)| *step > found) {
+        let txn = conn.transaction()?;
+        txn.execute_batch(sql)?;
+        txn.pragma_update(None, "application_id", APPLICATION_ID)?;
+        txn.pragma_update(None, "user_version", step)?;
+        txn.commit()?;
+    }
+    Ok(())
+}
+
+/// Tells damage from every other failure.
+pub(crate) fn as_open_error(error: rusqlite::Error, path: &Path) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            OpenError::Damaged { path: path.to_owned(), reason: error.to_string() }
+        }
+        _ => OpenError::Sqlite(error),
+    }
+}

@@ -1,0 +1,115 @@
+//! What all threads of one open store have in common.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use messagehub_protocol::{pdu::Pdu, server_keys::ServerKeys};
+use ruma::{
+    OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId,
+    events::StateEventType,
+};
+use tokio::sync::watch;
+
+use crate::{
+    cache::Cache,
+    ids::{EventNid, KeyNid, RoomNid, ServerNid, StreamPos, UserNid},
+    room_state::Pack,
+    tokens::Owners,
+    unread::UnreadCache,
+};
+
+/// About 100 bytes each, both directions: 10 MB when a room of 50,000 members was read.
+const MAX_STATE_KEYS: usize = 65_536;
+/// Users and servers, about 150 bytes each.
+const MAX_NAMES: usize = 32_768;
+/// Rooms, about 200 bytes each.
+const MAX_ROOMS: usize = 8_192;
+/// Decoded trie nodes, in bytes: all nodes of some rooms of 10,000 members.
+const MAX_NODE_BYTES: usize = 8 * 1024 * 1024;
+/// Parsed events, in bytes: some thousands of ordinary size.
+const MAX_PDU_BYTES: usize = 16 * 1024 * 1024;
+/// Verified `server_keys`, in bytes of JSON: some thousands, at about 1 KB each.
+const MAX_SERVER_KEYS_BYTES: usize = 4 * 1024 * 1024;
+
+/// A room's name and version: they never change.
+pub(crate) type RoomName = Arc<(OwnedRoomId, RoomVersionId)>;
+/// A key of a room state in words.
+pub(crate) type StateKeyName = Arc<(StateEventType, String)>;
+
+/// Caches and the published position. Everything in the caches is immutable and
+/// committed, or named by an integer that is never given out twice; so neither a
+/// roll-back nor an older snapshot can see a wrong value.
+pub(crate) struct Shared {
+    pub(crate) position: watch::Sender<StreamPos>,
+    pub(crate) writes: AtomicU64,
+    pub(crate) commits: AtomicU64,
+    pub(crate) nodes: Cache<i64, Arc<Pack>>,
+    pub(crate) pdus: Cache<EventNid, Arc<Pdu>>,
+    pub(crate) server_keys: Cache<OwnedServerName, ServerKeys>,
+    pub(crate) unread: UnreadCache,
+    pub(crate) owners: Owners,
+    pub(crate) rooms: Cache<RoomNid, RoomName>,
+    pub(crate) keys: Cache<KeyNid, StateKeyName>,
+    pub(crate) key_nids: Cache<StateKeyName, KeyNid>,
+    pub(crate) users: Cache<UserNid, OwnedUserId>,
+    pub(crate) user_nids: Cache<OwnedUserId, UserNid>,
+    pub(crate) servers: Cache<ServerNid, OwnedServerName>,
+    pub(crate) server_nids: Cache<OwnedServerName, ServerNid>,
+}
+
+/// A name that was found or made to be an integer, or a device whose rows have changed.
+/// Other threads may know it only when the row is committed.
+pub(crate) enum Named {
+    Key(StateKeyName, KeyNid),
+    User(OwnedUserId, UserNid),
+    Server(OwnedServerName, ServerNid),
+    Device(OwnedUserId, OwnedDeviceId),
+}
+
+impl Shared {
+    pub(crate) fn new(position: StreamPos) -> Self {
+        Self {
+            position: watch::Sender::new(position),
+            writes: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            nodes: Cache::new(MAX_NODE_BYTES),
+            pdus: Cache::new(MAX_PDU_BYTES),
+            server_keys: Cache::new(MAX_SERVER_KEYS_BYTES),
+            unread: UnreadCache::default(),
+            owners: Owners::default(),
+            rooms: Cache::new(MAX_ROOMS),
+            keys: Cache::new(MAX_STATE_KEYS),
+            key_nids: Cache::new(MAX_STATE_KEYS),
+            users: Cache::new(MAX_NAMES),
+            user_nids: Cache::new(MAX_NAMES),
+            servers: Cache::new(MAX_NAMES),
+            server_nids: Cache::new(MAX_NAMES),
+        }
+    }
+
+    /// Lets every thread know a name whose row is committed.
+    pub(crate) fn learn(&self, named: Named) {
+        match named {
+            Named::Key(name, nid) => self.key_nids.insert(name, nid, 1),
+            Named::User(name, nid) => self.user_nids.insert(name, nid, 1),
+            Named::Server(name, nid) => self.server_nids.insert(name, nid, 1),
+            Named::Device(user_id, device_id) => self.owners.forget(&user_id, &device_id),
+        }
+    }
+
+    pub(crate) fn user_nid(&self, user: &UserId) -> Option<UserNid> {
+        self.user_nids.get(user)
+    }
+
+    pub(crate) fn server_nid(&self, server: &ServerName) -> Option<ServerNid> {
+        self.server_nids.get(server)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("position", &*self.position.borrow()).finish_non_exhaustive()
+    }
+}

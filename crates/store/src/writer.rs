@@ -1,0 +1,224 @@
+//! One thread writes. What waits together is committed together.
+
+use std::{
+    cell::RefCell,
+    fmt::Display,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering, mpsc},
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    StoreError, Txn,
+    ids::StreamPos,
+    shared::{Named, Shared},
+    txn::Counters,
+};
+
+/// How many writes may wait. More callers wait for their turn outside the queue.
+pub(crate) const MAX_QUEUED_WRITES: usize = 1_024;
+
+/// How many writes one commit may hold: bounds what one failed commit takes along.
+const MAX_GROUP: usize = 256;
+
+/// How long a group may collect: bounds the latency of the first write in it.
+const MAX_GROUP_TIME: Duration = Duration::from_millis(20);
+
+/// When several writers were acknowledged together, their next writes come at
+/// nearly the same time; waiting this long for them costs less than another fsync.
+const STRAGGLER_TIME: Duration = Duration::from_micros(100);
+
+/// A write in the queue: runs, and returns what to do after the commit.
+pub(crate) type Job = Box<dyn FnOnce(&mut WriteSession) -> Ack + Send>;
+/// Answers the caller. Gets the reason when the commit failed.
+pub(crate) type Ack = Box<dyn FnOnce(Result<(), &str>) + Send>;
+
+/// A job and the place it takes in the queue.
+pub(crate) struct Queued {
+    pub(crate) job: Job,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// The writer thread: ends when the store is dropped and the queue is empty.
+pub(crate) fn run(mut session: WriteSession, queue: &mpsc::Receiver<Queued>) {
+    let mut expected = 1;
+    while let Ok(first) = queue.recv() {
+        expected = session.run_group(first, queue, expected);
+    }
+}
+
+/// The one connection that writes, and the numbers it gives out.
+pub(crate) struct WriteSession {
+    conn: Connection,
+    shared: Arc<Shared>,
+    counters: Counters,
+    unpublished: RefCell<Vec<Named>>,
+    committed: (i64, i64),
+}
+
+impl WriteSession {
+    pub(crate) fn new(conn: Connection, shared: Arc<Shared>, counters: Counters) -> Self {
+        let committed = (counters.last, counters.first);
+        Self { conn, shared, counters, unpublished: RefCell::default(), committed }
+    }
+
+    /// Runs one closure alone: the group of [`Mode::Inline`](crate::Mode::Inline).
+    pub(crate) fn run_alone<T, E: From<StoreError>>(
+        &mut self,
+        write: impl FnOnce(&mut Txn<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.begin().map_err(StoreError::from)?;
+        let result = self.attempt(write);
+        self.shared.writes.fetch_add(1, Ordering::Relaxed);
+        self.commit().map_err(StoreError::Commit)?;
+        result
+    }
+
+    /// A read on the writing connection, for [`Mode::Inline`](crate::Mode::Inline).
+    pub(crate) fn connection(&self) -> (&Connection, &Shared) {
+        (&self.conn, &self.shared)
+    }
+
+    /// Runs `first` and what arrives meanwhile, commits, and acknowledges. Returns how many there were.
+    fn run_group(
+        &mut self,
+        first: Queued,
+        queue: &mpsc::Receiver<Queued>,
+        expected: usize,
+    ) -> usize {
+        if let Err(error) = self.begin() {
+            // Dropping the job answers its caller with `StoreError::Closed`.
+            tracing::error!(%error, "cannot begin a transaction");
+            return 1;
+        }
+        let started = Instant::now();
+        let mut acks = Vec::with_capacity(expected);
+        let mut next = Some(first);
+        while let Some(Queued { job, permit }) = next.take() {
+            drop(permit);
+            acks.push(job(self));
+            if acks.len() < MAX_GROUP && started.elapsed() < MAX_GROUP_TIME && self.in_transaction()
+            {
+                next = queue.try_recv().ok();
+                if next.is_none() && acks.len() < expected {
+                    next = queue.recv_timeout(STRAGGLER_TIME).ok();
+                }
+            }
+        }
+        let outcome = self.commit();
+        if let Err(reason) = &outcome {
+            tracing::error!(reason, writes = acks.len(), "commit failed");
+        }
+        let count = acks.len();
+        self.shared.writes.fetch_add(count as u64, Ordering::Relaxed);
+        for ack in acks {
+            ack(outcome.as_ref().copied().map_err(String::as_str));
+        }
+        count
+    }
+
+    fn begin(&mut self) -> rusqlite::Result<()> {
+        self.execute("BEGIN IMMEDIATE")
+    }
+
+    /// Runs a closure in a savepoint of its own: an error or a panic takes back what
+    /// it wrote and leaves the rest of the group alone.
+    pub(crate) fn attempt<T, E: From<StoreError>>(
+        &mut self,
+        write: impl FnOnce(&mut Txn<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.execute("SAVEPOINT write").map_err(StoreError::from)?;
+        let mark = (self.counters.last, self.counters.first, self.unpublished.borrow().len());
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            write(&mut Txn::new(&self.conn, &self.shared, &self.unpublished, &mut self.counters))
+        }));
+        let result = outcome
+            .unwrap_or_else(|panic| Err(StoreError::Panicked(panic_text(panic.as_ref())).into()));
+        let result = match result {
+            Ok(value) if self.in_transaction() => match self.execute("RELEASE write") {
+                Ok(()) => return Ok(value),
+                Err(error) => Err(StoreError::from(error).into()),
+            },
+            // SQLite ends the whole transaction by itself on some I/O errors; `commit` then fails too.
+            Ok(_) => Err(StoreError::Commit("the transaction was rolled back".to_owned()).into()),
+            Err(error) => Err(error),
+        };
+        (self.counters.last, self.counters.first) = (mark.0, mark.1);
+        self.unpublished.borrow_mut().truncate(mark.2);
+        if self.in_transaction() {
+            self.execute("ROLLBACK TO write").map_err(StoreError::from)?;
+            self.execute("RELEASE write").map_err(StoreError::from)?;
+        }
+        result
+    }
+
+    /// Makes the group durable, then publishes its names and its position.
+    fn commit(&mut self) -> Result<(), String> {
+        match self.try_commit() {
+            Ok(()) => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                self.committed = (self.counters.last, self.counters.first);
+                for named in self.unpublished.borrow_mut().drain(..) {
+                    self.shared.learn(named);
+                }
+                self.publish_position();
+                Ok(())
+            }
+            Err(error) => {
+                if self.in_transaction()
+                    && let Err(error) = self.execute("ROLLBACK")
+                {
+                    tracing::error!(%error, "cannot roll back");
+                }
+                (self.counters.last, self.counters.first) = self.committed;
+                self.unpublished.borrow_mut().clear();
+                Err(error)
+            }
+        }
+    }
+
+    fn try_commit(&mut self) -> Result<(), String> {
+        if !self.in_transaction() {
+            return Err("the transaction was rolled back".to_owned());
+        }
+        let text = |error: rusqlite::Error| error.to_string();
+        let (last, first) = (self.counters.last, self.counters.first);
+        if (last, first) != self.committed {
+            let mut update = self
+                .conn
+                .prepare_cached("UPDATE positions SET last = ?1, first = ?2")
+                .map_err(text)?;
+            update.execute((last, first)).map_err(text)?;
+        }
+        self.execute("COMMIT").map_err(text)
+    }
+
+    fn publish_position(&self) {
+        let position = StreamPos(self.committed.0);
+        self.shared.position.send_if_modified(|published| {
+            let moved = *published != position;
+            *published = position;
+            moved
+        });
+    }
+
+    fn in_transaction(&self) -> bool {
+        !self.conn.is_autocommit()
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(|_| ())
+    }
+}
+
+/// The message of a panic, as far as it has one.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text: Option<&dyn Display> = match panic.downcast_ref::<&str>() {
+        Some(text) => Some(text),
+        None => panic.downcast_ref::<String>().map(|text| text as &dyn Display),
+    };
+    text.map_or_else(|| "no message".to_owned(), ToString::to_string)
+}

@@ -1,0 +1,9 @@
+//! The store with real events in it, through its public interface.
+
+mod backup;
+mod edges;
+mod events;
+mod memberships;
+mod notes;
+mod pending;
+mod support;

@@ -1,0 +1,58 @@
+//! What was promised: every event whose sender was told that it is kept.
+
+use std::collections::BTreeMap;
+
+use ruma::{OwnedEventId, OwnedRoomId};
+
+/// One promise.
+#[derive(Debug, Clone)]
+pub(crate) struct Promise {
+    pub(crate) node: usize,
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) event_id: OwnedEventId,
+    /// How often the node had lost the room before.
+    stay: u32,
+}
+
+/// All promises.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    promises: Vec<Promise>,
+    /// How often a node lost a room: it left, or was put out.
+    lost: BTreeMap<(usize, OwnedRoomId), u32>,
+}
+
+impl Ledger {
+    /// A node acknowledged an event.
+    pub(crate) fn promise(&mut self, node: usize, room_id: OwnedRoomId, event_id: OwnedEventId) {
+        let stay = self.stay(node, &room_id);
+        self.promises.push(Promise { node, room_id, event_id, stay });
+    }
+
+    /// A node is no longer in a room.
+    pub(crate) fn lose(&mut self, node: usize, room_id: OwnedRoomId) {
+        *self.lost.entry((node, room_id)).or_default() += 1;
+    }
+
+    /// Whether the node has been in the room without a break since it promised. Else others need
+    /// not have the event: they stopped listening to that node.
+    pub(crate) fn binds(&self, promise: &Promise) -> bool {
+        self.stay(promise.node, &promise.room_id) == promise.stay
+    }
+
+    pub(crate) fn of_node(&self, node: usize) -> Vec<OwnedEventId> {
+        let of_node = self.promises.iter().filter(|promise| promise.node == node);
+        of_node.map(|promise| promise.event_id.clone()).collect()
+    }
+
+    pub(crate) fn of_room<'a>(
+        &'a self,
+        room_id: &'a OwnedRoomId,
+    ) -> impl Iterator<Item = &'a Promise> {
+        self.promises.iter().filter(move |promise| promise.room_id == *room_id)
+    }
+
+    fn stay(&self, node: usize, room_id: &OwnedRoomId) -> u32 {
+        self.lost.get(&(node, room_id.clone())).copied().unwrap_or_default()
+    }
+}

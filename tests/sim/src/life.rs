@@ -1,0 +1,213 @@
+//! A node, and its life from a start to the next crash.
+
+use std::{cell::RefCell, collections::BTreeSet, path::Path, rc::Rc, sync::atomic::Ordering};
+
+use axum::Router;
+use messagehub_homeserver::{
+    Homeserver, Identity, IdentityParts, Limits, Parts, Registration, accounts,
+    clock::{Clock, timestamp},
+    peers::{Inbound, OUTBOUND_CAPACITY, Peers},
+    rate::RateLimiter,
+    rng::Rng,
+    run,
+};
+use messagehub_protocol::keys::{IdentityKey, VerifyKey};
+use messagehub_store::{Mode, Store, StoreError, events, memberships, rooms, server_keys};
+use rand::{RngExt as _, rngs::StdRng};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use crate::{Fault, transport, world::World};
+
+/// When runs begin: 2025-01-01, in milliseconds since the Unix epoch.
+const START_MS: u64 = 1_735_689_600_000;
+
+/// How far the clock of a node may be ahead of another's.
+const MAX_SKEW_MS: u64 = 3_000;
+
+/// More reports than a node leaves waiting in any run.
+const INBOUND: usize = 16_384;
+
+/// What base58 is written with.
+const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+
+/// What stays of a node when it is not running.
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) name: OwnedServerName,
+    pub(crate) peer_id: String,
+    /// Its users.
+    pub(crate) users: RefCell<Vec<OwnedUserId>>,
+    pub(crate) life: RefCell<Option<Life>>,
+    identity_seed: [u8; 32],
+    verify_seed: [u8; 32],
+    skew_ms: u64,
+    dir: TempDir,
+}
+
+/// A node that runs.
+pub(crate) struct Life {
+    pub(crate) hs: Homeserver,
+    pub(crate) router: Router,
+    pub(crate) inbound: mpsc::Sender<Inbound>,
+    /// The rooms it listens to.
+    pub(crate) topics: BTreeSet<OwnedRoomId>,
+    /// The frames it had, as the transport remembers them.
+    pub(crate) seen: BTreeSet<u64>,
+    /// Everything that ends with it.
+    pub(crate) tasks: JoinSet<()>,
+}
+
+impl Node {
+    pub(crate) fn draw(index: usize, rng: &mut StdRng) -> Result<Self, Fault> {
+        let identity_seed: [u8; 32] = rng.random();
+        let name = IdentityKey::from_seed(&identity_seed).server_name().to_owned();
+        let random = (0..44).map(|_| char::from(BASE58[rng.random_range(0..BASE58.len())]));
+        Ok(Self {
+            index,
+            name,
+            peer_id: "12D3KooW".chars().chain(random).collect(),
+            users: RefCell::default(),
+            life: RefCell::default(),
+            identity_seed,
+            verify_seed: rng.random(),
+            skew_ms: rng.random_range(0..=MAX_SKEW_MS),
+            dir: directory()?,
+        })
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.life.borrow().is_some()
+    }
+
+    pub(crate) fn hs(&self) -> Option<Homeserver> {
+        self.life.borrow().as_ref().map(|life| life.hs.clone())
+    }
+
+    fn clock(&self, start: Instant) -> Clock {
+        let ahead = START_MS + self.skew_ms;
+        Clock::new(move || {
+            let elapsed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            timestamp(ahead.saturating_add(elapsed))
+        })
+    }
+}
+
+/// In memory where the system has such a place: a run writes many small transactions.
+fn directory() -> Result<TempDir, Fault> {
+    let memory = Path::new("/dev/shm");
+    let in_memory = memory.is_dir().then(|| tempfile::tempdir_in(memory));
+    Ok(match in_memory {
+        Some(Ok(dir)) => dir,
+        _ => tempfile::tempdir()?,
+    })
+}
+
+impl World {
+    /// Starts a node: its store as the last life left it, everything else new.
+    pub(crate) async fn start(self: &Rc<Self>, index: usize) -> Result<(), Fault> {
+        let node = &self.nodes[index];
+        let store = Store::open(node.dir.path(), Mode::Inline)?;
+        let name = node.name.clone();
+        let remembered = store.read(move |snap| server_keys::find(snap, &name)).await?;
+        let clock = node.clock(self.start);
+        let parts = IdentityParts {
+            identity_key: IdentityKey::from_seed(&node.identity_seed),
+            verify_key: VerifyKey::from_seed(&node.verify_seed),
+            peer_ids: vec![node.peer_id.clone()],
+        };
+        let identity = Identity::new(parts, remembered, clock.now());
+        let limits = Limits {
+            registration: Registration::Open,
+            rates: RateLimiter::new(None),
+            ..Limits::default()
+        };
+        let (peers, outbound) = Peers::pair(OUTBOUND_CAPACITY);
+        let rng = Rng::from_seed(self.seed());
+        let hs = Homeserver::new(Parts { store, identity, peers, clock, rng, limits });
+        let own = hs.identity.server_keys();
+        hs.store.write(move |txn| server_keys::put_if_newer(txn, &own)).await?;
+        let (inbound, reports) = mpsc::channel(INBOUND);
+        *node.life.borrow_mut() = Some(Life {
+            router: messagehub_api::server::router(hs.clone()),
+            hs: hs.clone(),
+            inbound,
+            topics: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            tasks: JoinSet::new(),
+        });
+        if node.users.borrow().is_empty() {
+            for number in 0..self.plan.users {
+                let user_id = accounts::create(&hs, &format!("u{number}"), None).await?;
+                node.users.borrow_mut().push(user_id);
+            }
+        }
+        self.spawn(index, transport::pump(Rc::clone(self), index, outbound));
+        self.spawn(index, run::run(hs, reports));
+        transport::attach(self, index);
+        self.note(("start", index));
+        Ok(())
+    }
+
+    /// Kills a node where it stands. What was committed is all that is left.
+    pub(crate) async fn stop(self: &Rc<Self>, index: usize) {
+        let Some(life) = self.nodes[index].life.borrow_mut().take() else { return };
+        let repaired = life.hs.peers.counters().events_repaired.load(Ordering::Relaxed);
+        self.count(|tally| tally.repaired += usize::try_from(repaired).unwrap_or_default());
+        let Life { mut tasks, .. } = life;
+        tasks.abort_all();
+        while let Some(ended) = tasks.join_next().await {
+            self.watch(ended);
+        }
+        transport::detach(self, index);
+        self.note(("stop", index));
+    }
+
+    /// Whether a node that has just started has everything it ever acknowledged; and the rooms it
+    /// lost unseen are counted as lost.
+    pub(crate) async fn recover(self: &Rc<Self>, index: usize) -> Result<(), Fault> {
+        let Some(hs) = self.nodes[index].hs() else { return Ok(()) };
+        let promised = self.ledger.borrow().of_node(index);
+        let lost: Vec<_> = hs
+            .store
+            .read(move |snap| {
+                let mut lost = Vec::new();
+                for event_id in promised {
+                    if events::find(snap, &event_id)?
+                        .is_none_or(|event| event.state_before.is_none())
+                    {
+                        lost.push(event_id);
+                    }
+                }
+                Ok::<_, StoreError>(lost)
+            })
+            .await?;
+        if !lost.is_empty() {
+            return Err(format!("node {index} lost {lost:?}, which it had acknowledged").into());
+        }
+        self.count(|tally| tally.recoveries += 1);
+        Ok(())
+    }
+
+    /// The rooms that a node is in.
+    pub(crate) async fn rooms_of(&self, index: usize) -> Result<BTreeSet<OwnedRoomId>, Fault> {
+        let Some(hs) = self.nodes[index].hs() else { return Ok(BTreeSet::new()) };
+        let name = self.nodes[index].name.clone();
+        let rooms = hs.store.read(move |snap| {
+            let mut joined = BTreeSet::new();
+            for room in rooms::list(snap)? {
+                if memberships::is_server_in(snap, room.nid, &name)? {
+                    joined.insert(room.room_id);
+                }
+            }
+            Ok::<_, StoreError>(joined)
+        });
+        Ok(rooms.await?)
+    }
+}
+
+/// The node of a user.
+pub(crate) fn home(world: &World, user_id: &UserId) -> Option<usize> {
+    world.node_of(&user_id.server_name().to_owned())
+}
