@@ -5,34 +5,34 @@ use std::{path::Path, process::Command};
 
 use crate::{Faults, run, say};
 
-/// One check: where it runs, and the arguments of cargo.
+/// One check: where it runs, and the command.
 struct Step {
     folder: &'static str,
+    program: &'static str,
     arguments: &'static [&'static str],
 }
 
+const fn cargo(folder: &'static str, arguments: &'static [&'static str]) -> Step {
+    Step { folder, program: "cargo", arguments }
+}
+
 const STEPS: &[Step] = &[
-    Step { folder: ".", arguments: &["fmt", "--all", "--check"] },
-    Step { folder: "tests/e2e", arguments: &["fmt", "--all", "--check"] },
-    Step { folder: ".", arguments: &["xtask", "tidy"] },
-    Step {
-        folder: ".",
-        arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
-    },
-    Step { folder: ".", arguments: &["test", "--locked", "--workspace"] },
-    Step { folder: ".", arguments: &["build", "--locked", "--bin", "messagehub"] },
-    Step {
-        folder: "tests/e2e",
-        arguments: &["clippy", "--locked", "--all-targets", "--", "-D", "warnings"],
-    },
-    Step { folder: "tests/e2e", arguments: &["test", "--locked", "--", "--test-threads=2"] },
+    cargo(".", &["fmt", "--all", "--check"]),
+    cargo("tests/e2e", &["fmt", "--all", "--check"]),
+    cargo(".", &["xtask", "tidy"]),
+    cargo(".", &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    cargo(".", &["test", "--locked", "--workspace"]),
+    cargo(".", &["build", "--locked", "--bin", "messagehub"]),
+    cargo("tests/e2e", &["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]),
+    Step { folder: "tests/e2e/web", program: "npm", arguments: &["ci"] },
+    cargo("tests/e2e", &["test", "--locked", "--", "--test-threads=2"]),
 ];
 
 /// Runs every step; the first that fails ends it.
 pub(crate) fn ci(root: &Path) -> Result<(), Faults> {
     for step in STEPS {
-        say(&format!("ci: {}: cargo {}", step.folder, step.arguments.join(" ")));
-        run(Command::new("cargo").args(step.arguments).current_dir(root.join(step.folder)))?;
+        say(&format!("ci: {}: {} {}", step.folder, step.program, step.arguments.join(" ")));
+        run(Command::new(step.program).args(step.arguments).current_dir(root.join(step.folder)))?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod session;
 mod state;
 mod sync;
 mod typing;
+mod voip;
 
 use axum::{Router, response::IntoResponse};
 use http::{HeaderName, Method, header};
@@ -53,6 +54,7 @@ pub fn router(hs: Homeserver) -> Router {
         .merge(state::router())
         .merge(redact::router())
         .merge(aliases::router())
+        .merge(voip::router())
         .fallback(async || ApiError::unrecognized().into_response())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed().into_response())
         .layer(cors())

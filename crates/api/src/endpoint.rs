@@ -12,8 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use messagehub_homeserver::Homeserver;
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, Metadata, OutgoingResponseExt, path_builder::PathBuilder,
@@ -24,6 +24,10 @@ use crate::{ApiError, caller::Scheme};
 /// Largest JSON request body, in bytes. Synapse accepts 200 × the largest event; a client's
 /// biggest ordinary request (a key upload, account data) stays well below 2 MiB.
 pub(crate) const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+
+/// How much of a body that is too large is read without being kept, in bytes: a photo or a short
+/// video that somebody tried to upload. Beyond it the connection is closed.
+const MAX_DISCARDED_BYTES: usize = 128 * 1024 * 1024;
 
 /// Registers handlers under the paths and the method of their request type.
 pub(crate) trait RumaRoutes {
@@ -142,15 +146,28 @@ where
     Ok(response.map(Body::from))
 }
 
-/// Reads a whole body, at most `limit` bytes of it.
-async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(ApiError::too_large("The request body is too large."))
+/// Reads a whole body, at most `limit` bytes of it. What is above the limit is read and thrown
+/// away, up to [`MAX_DISCARDED_BYTES`], since a client that is still sending does not see an answer.
+async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let mut kept = BytesMut::new();
+    let mut discarded = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::not_json("The request body ended early."))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if discarded == 0 && kept.len() + data.len() <= limit {
+            kept.extend_from_slice(&data);
+            continue;
         }
-        Err(_) => Err(ApiError::not_json("The request body ended early.")),
+        discarded += kept.len() + data.len();
+        kept = BytesMut::new();
+        if discarded > MAX_DISCARDED_BYTES {
+            break;
+        }
     }
+    if discarded > 0 {
+        return Err(ApiError::too_large("The request body is too large."));
+    }
+    Ok(kept.freeze())
 }
 
 /// Reads a typed request. An absent body of a JSON operation counts as an empty object, which

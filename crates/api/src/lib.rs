@@ -7,6 +7,8 @@
 pub mod client;
 pub mod error;
 pub mod server;
+#[cfg(any(test, feature = "test-support"))]
+pub mod testing;
 
 mod caller;
 mod endpoint;

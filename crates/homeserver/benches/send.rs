@@ -23,10 +23,8 @@ const MEMBERS: usize = 8;
 const MESSAGES: usize = 5_000;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         report("one sender, CPU only", one_sender(Mode::Inline, MESSAGES).await);
         report("one sender, durable", one_sender(Mode::Threaded, MESSAGES / 5).await);

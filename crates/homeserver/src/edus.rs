@@ -34,9 +34,9 @@ pub(crate) fn apply(
 
 /// Those units that may come by the topic of a room: about that room, and worth nothing later.
 pub(crate) fn for_room(edus: Vec<Box<RawValue>>, room_id: &RoomId) -> Vec<Box<RawValue>> {
-    let about_it = |edu: &Box<RawValue>| match serde_json::from_str::<Edu>(edu.get()) {
+    let about_it = |edu: &RawValue| match serde_json::from_str::<Edu>(edu.get()) {
         Ok(Edu::Typing(content)) => content.room_id == room_id,
         _ => false,
     };
-    edus.into_iter().filter(about_it).collect()
+    edus.into_iter().filter(|edu| about_it(edu)).collect()
 }

@@ -232,3 +232,47 @@ pub fn path_segment(text: &str) -> String {
     }
     segment
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_holds_nothing_that_ends_it() {
+        for (text, segment) in
+            [("!a:b", "%21a%3Ab"), ("$x_-~.1", "%24x_-~.1"), ("../é", "..%2F%C3%A9"), ("", "")]
+        {
+            assert_eq!(path_segment(text), segment);
+        }
+    }
+
+    #[test]
+    fn what_cannot_change_is_not_repeated() {
+        let refused = |status| FederationError::Refused {
+            status,
+            errcode: String::new(),
+            message: String::new(),
+        };
+        for (error, expected) in [
+            (RequestError::Unreachable.into(), true),
+            (RequestError::TooLarge.into(), false),
+            (refused(403), false),
+            (refused(404), false),
+            (refused(401), true),
+            (refused(429), true),
+            (refused(502), true),
+            (FederationError::BadAnswer(String::new()), false),
+        ] {
+            let error: FederationError = error;
+            assert_eq!(error.is_transient(), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_are_found_in_objects_only() {
+        assert_eq!(carried_keys(br#"{"server_keys":[{"a":1}],"pdus":[]}"#).len(), 1);
+        for none in [&b"[]"[..], b"", b"--boundary", br#"{"pdus":[]}"#, br#"{"server_keys":1}"#] {
+            assert!(carried_keys(none).is_empty());
+        }
+    }
+}

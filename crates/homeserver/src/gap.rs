@@ -1,28 +1,28 @@
 //! Filling gaps: events wait for ancestors that we lack, and any member may have them.
 //!
-//! A loop, never recursion: ask, take in, look again what still waits. What no ordinary request
-//! closes is closed by the state at the missing event, so that a room never stays stuck on a part
-//! of its past.
+//! A loop, never recursion: ask, take in, look again what still waits. Where a member says that
+//! between what we have and what waits there is nothing, the rest is history from before we came:
+//! then the event that waits is judged by the state before it, as that member tells it.
 
-use messagehub_store::{Room, Snapshot, StoreError, Txn, events, extremities, pending};
+use messagehub_store::{
+    Room, Snapshot, StoreError, events, extremities,
+    pending::{self, Pending},
+};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use messagehub_protocol::{pdu::SignedPdu, server_keys::KeyRing};
-
 use crate::{
     Homeserver,
     federation::{self, Call, FederationError, route},
-    history,
-    ingest::{self, Admitted, IngestError, Parcel, verify},
+    ingest::{self, IngestError, Parcel, verify},
     outliers::{self, StateError},
     peers::{Counters, REQUEST_TIMEOUT},
     view::ViewError,
 };
 
-/// Requests for one room in one go, of 100 events each: 25,600 events, months of a busy room. What
-/// is further back is left to the state at the gap.
+/// Requests for one room in one go, of 100 events each: 25,600 events, months of a busy room. The
+/// next sign of life goes on from there.
 const MAX_ROUNDS: usize = 256;
 
 /// Events asked for at once: what a server of ours gives.
@@ -45,12 +45,10 @@ struct Gap {
     room: Room,
     /// Events that waiting ones name, and that do not wait themselves.
     missing: Vec<OwnedEventId>,
-    /// The waiting events that name them.
-    latest: Vec<OwnedEventId>,
+    /// The waiting events that name them, the oldest first.
+    waiting: Vec<Pending>,
     /// Our forward extremities.
     earliest: Vec<OwnedEventId>,
-    /// Where the waiting events came from.
-    origins: Vec<OwnedServerName>,
 }
 
 /// Asks members of a room for what its waiting events lack, until nothing waits or nobody helps.
@@ -65,13 +63,25 @@ pub async fn fill(
 ) -> Result<Filled, StoreError> {
     for _ in 0..MAX_ROUNDS {
         let Some(gap) = find(hs, room_id.to_owned()).await? else { return Ok(Filled::Closed) };
-        let first = first.or(gap.origins.first());
-        let servers = route::members(hs, room_id, first).await?;
+        let servers = candidates(hs, &gap, first).await?;
         if !improve(hs, &gap, &servers).await? {
             return Ok(Filled::Open);
         }
     }
     Ok(Filled::Open)
+}
+
+/// Whom to ask: where the waiting events came from, which may be a server whose join is among
+/// them, and the members.
+async fn candidates(
+    hs: &Homeserver,
+    gap: &Gap,
+    first: Option<&OwnedServerName>,
+) -> Result<Vec<OwnedServerName>, StoreError> {
+    let origins = gap.waiting.iter().map(|event| event.origin.clone());
+    let members = route::members(hs, &gap.room.room_id, first).await?;
+    let origin = gap.waiting.first().map(|event| &event.origin);
+    Ok(route::ordered(hs, origins.chain(members).collect(), first.or(origin)))
 }
 
 /// One round: whether it brought anything.
@@ -80,30 +90,47 @@ async fn improve(
     gap: &Gap,
     servers: &[OwnedServerName],
 ) -> Result<bool, StoreError> {
+    let mut sure = Vec::new();
     for server in servers {
-        match ask(hs, gap, server).await {
-            Ok(0) => {}
-            Ok(taken) => {
+        match ours(ask(hs, gap, server).await)? {
+            Some(Answer::News(taken)) => {
                 Counters::add(&hs.peers.counters().events_repaired, taken);
                 return Ok(true);
             }
-            Err(StateError::Ingest(IngestError::View(ViewError::Store(error)))) => {
-                return Err(error);
-            }
-            Err(error) => tracing::debug!(%server, %error, "a gap could not be filled"),
+            Some(Answer::NothingBetween) => sure.push(server),
+            Some(Answer::NoUse) | None => {}
         }
     }
-    for server in servers {
-        match anchor(hs, gap, server).await {
-            Ok(false) => {}
-            Ok(true) => return Ok(true),
-            Err(StateError::Ingest(IngestError::View(ViewError::Store(error)))) => {
-                return Err(error);
-            }
-            Err(error) => tracing::debug!(%server, %error, "a gap could not be bridged"),
+    // Gossip or another job may have brought the same events meanwhile. A told state is the last
+    // resort: it would put what waits before what is still to come.
+    if has_moved(hs, gap).await? {
+        return Ok(true);
+    }
+    for server in sure {
+        if ours(anchor(hs, gap, server).await)? == Some(true) {
+            Counters::add(&hs.peers.counters().events_repaired, 1);
+            return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Failures of our own store go on; those of others are everyday.
+fn ours<T>(outcome: Result<T, StateError>) -> Result<Option<T>, StoreError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(StateError::Ingest(IngestError::View(ViewError::Store(error)))) => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "a gap could not be filled");
+            Ok(None)
+        }
+    }
+}
+
+/// Whether the room is no longer as it was when `gap` was read.
+async fn has_moved(hs: &Homeserver, gap: &Gap) -> Result<bool, StoreError> {
+    let now = find(hs, gap.room.room_id.clone()).await?;
+    Ok(now.is_none_or(|now| now.missing != gap.missing || now.earliest != gap.earliest))
 }
 
 async fn find(hs: &Homeserver, room_id: OwnedRoomId) -> Result<Option<Gap>, StoreError> {
@@ -125,13 +152,22 @@ fn read_gap(snap: &Snapshot<'_>, room: Room) -> Result<Option<Gap>, StoreError> 
     if missing.is_empty() {
         return Ok(None);
     }
-    let waiting = pending::list(snap, &room.room_id)?;
     let names = |json: &str| missing.iter().any(|id| json.contains(id.as_str()));
-    let naming: Vec<_> = waiting.into_iter().filter(|event| names(&event.json)).collect();
-    let origins = naming.iter().map(|event| event.origin.clone()).collect();
-    let latest = naming.into_iter().take(MAX_IDS).map(|event| event.event_id).collect();
+    let mut waiting = pending::list(snap, &room.room_id)?;
+    waiting.retain(|event| names(&event.json));
+    waiting.sort_by_cached_key(|event| depth(&event.json));
+    waiting.truncate(MAX_IDS);
     let earliest = heads(snap, &room)?;
-    Ok(Some(Gap { room, missing, latest, earliest, origins }))
+    Ok(Some(Gap { room, missing, waiting, earliest }))
+}
+
+/// The depth that an event claims; it decides only what is tried first.
+fn depth(json: &str) -> u64 {
+    #[derive(Deserialize)]
+    struct Claim {
+        depth: u64,
+    }
+    serde_json::from_str::<Claim>(json).map_or(u64::MAX, |claim| claim.depth)
 }
 
 fn heads(snap: &Snapshot<'_>, room: &Room) -> Result<Vec<OwnedEventId>, StoreError> {
@@ -144,7 +180,7 @@ fn heads(snap: &Snapshot<'_>, room: &Room) -> Result<Vec<OwnedEventId>, StoreErr
 #[derive(Serialize)]
 struct MissingEvents<'a> {
     earliest_events: &'a [OwnedEventId],
-    latest_events: &'a [OwnedEventId],
+    latest_events: &'a [&'a OwnedEventId],
     limit: usize,
     #[serde(rename = "net.messagehub.order")]
     order: &'static str,
@@ -153,16 +189,27 @@ struct MissingEvents<'a> {
 /// How [`MissingEvents`] asks for the oldest first.
 pub const OLDEST_FIRST: &str = "oldest_first";
 
-/// Asks one server for the events between ours and those that wait. Gives how many were news.
-async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<usize, StateError> {
+/// What a server has between what we have and what waits.
+enum Answer {
+    /// So many events that we had not.
+    News(usize),
+    /// Nothing at all: if it has what waits, then the rest is before what we have.
+    NothingBetween,
+    /// Events that we had, or that are no good.
+    NoUse,
+}
+
+/// Asks one server for the events between ours and those that wait.
+async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<Answer, StateError> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Found {
         #[serde(default)]
         events: Vec<Box<RawValue>>,
     }
+    let latest: Vec<&OwnedEventId> = gap.waiting.iter().map(|event| &event.event_id).collect();
     let body = MissingEvents {
         earliest_events: &gap.earliest,
-        latest_events: &gap.latest,
+        latest_events: &latest,
         limit: BATCH,
         order: OLDEST_FIRST,
     };
@@ -173,84 +220,46 @@ async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<usi
         federation::path_segment(gap.room.room_id.as_str())
     );
     let call = Call { method: http::Method::POST, uri, body };
-    let answer: Answer = federation::ask_json(hs, server, call, REQUEST_TIMEOUT).await?;
+    let found: Found = federation::ask_json(hs, server, call, REQUEST_TIMEOUT).await?;
+    if found.events.is_empty() {
+        return Ok(Answer::NothingBetween);
+    }
     let parcel = Parcel {
         room_id: gap.room.room_id.clone(),
         from: server.clone(),
-        pdus: answer.events.into_iter().take(BATCH).collect(),
+        pdus: found.events.into_iter().take(BATCH).collect(),
     };
     let outcomes = ingest::events(hs, parcel).await?;
-    Ok(outcomes.values().filter(|outcome| outcome.is_news()).count())
+    Ok(match outcomes.values().filter(|outcome| outcome.is_news()).count() {
+        0 => Answer::NoUse,
+        news => Answer::News(news),
+    })
 }
 
-/// Gives the first missing event that `server` has its place by the state before it, as that
-/// server tells it. Says whether there was one.
+/// Judges the oldest waiting event that `server` knows by the state before it, as that server
+/// tells it. Says whether there was one.
 async fn anchor(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<bool, StateError> {
-    for event_id in &gap.missing {
-        let json = match outliers::fetch_event(hs, server, event_id.clone()).await {
-            Ok(json) => json,
-            Err(FederationError::Refused { .. }) => continue,
-            Err(error) => return Err(error.into()),
+    for waiting in &gap.waiting {
+        let state = match outliers::fetch_state(hs, server, &gap.room, &waiting.event_id).await {
+            Ok(state) => state,
+            Err(StateError::Federation(FederationError::Refused { .. })) => continue,
+            Err(error) => return Err(error),
         };
-        let (room, wanted) = (gap.room.clone(), event_id.clone());
-        let signed = hs.store.read(move |snap| one(snap, &room, &wanted, json)).await?;
-        let Some(signed) = signed else { continue };
-        let state = outliers::fetch_state(hs, server, &gap.room, event_id).await?;
-        let (us, mut room) = (hs.server_name().to_owned(), gap.room.clone());
+        let (us, from) = (hs.server_name().to_owned(), server.clone());
+        let (room_id, waiting) = (gap.room.room_id.clone(), waiting.clone());
         let admitted = hs
             .store
             .write(move |txn| {
-                let event_id = signed.pdu().event_id().to_owned();
-                if !place(txn, &room, signed, state)? {
-                    return Ok(None);
-                }
-                ingest::release(txn, &us, &mut room, &event_id).map(Some)
+                let mut room = verify::room_of_ours(txn, &room_id, &us)?;
+                let Some(signed) = ingest::unpark(txn, &room, waiting)? else { return Ok(None) };
+                let admitted = ingest::admit_by_state(txn, &us, &mut room, (&from, signed), state)?;
+                Ok::<_, IngestError>(admitted)
             })
-            .await;
-        let admitted: Option<Admitted> = admitted?;
+            .await?;
         if let Some(admitted) = admitted {
-            Counters::add(&hs.peers.counters().events_repaired, 1);
             ingest::settle(hs, &gap.room, admitted);
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-/// The event that was asked for and no other, with good signatures.
-fn one(
-    snap: &Snapshot<'_>,
-    room: &Room,
-    wanted: &OwnedEventId,
-    json: Box<RawValue>,
-) -> Result<Option<SignedPdu>, IngestError> {
-    let checked = verify::events(snap, room, (vec![json], &KeyRing::new()))?;
-    Ok(checked.signed.into_iter().find(|event| event.pdu().event_id() == wanted))
-}
-
-/// Places an event by a state that was told: in the past where it is not deeper than what we
-/// have, else as the newest, from which those that wait go on.
-fn place(
-    txn: &mut Txn<'_>,
-    room: &Room,
-    event: SignedPdu,
-    state: messagehub_store::StateNid,
-) -> Result<bool, IngestError> {
-    if verify::is_placed(txn, event.pdu().event_id())? {
-        return Ok(true);
-    }
-    let depth = event.pdu().depth();
-    let Some((judged, placement)) = history::judge(txn, room, event, state)? else {
-        return Ok(false);
-    };
-    let mut deepest = 0;
-    for nid in extremities::list(txn, room.nid)? {
-        deepest = deepest.max(events::pdu(txn, nid)?.depth());
-    }
-    if depth > deepest {
-        events::append(txn, room, &judged, placement)?;
-    } else {
-        events::insert_history(txn, room, &judged, Some(placement))?;
-    }
-    Ok(true)
 }

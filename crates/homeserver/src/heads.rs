@@ -4,23 +4,24 @@
 use std::collections::BTreeMap;
 
 use messagehub_protocol::{
-    limits::MAX_HEADS_ROOMS,
+    limits::{MAX_DIGEST_ROOMS, MAX_HEADS_ROOMS, MAX_PDUS},
     wire::heads::{HEADS_PATH, HeadsDigest, HeadsRequest, HeadsResponse, total_digest},
 };
 use messagehub_store::{Snapshot, StoreError, memberships, rooms};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName,
+    events::StateEventType,
 };
+use serde_json::value::RawValue;
 
 use crate::{
     Homeserver,
     federation::{self, ASK_TIMEOUT, Call, FederationError},
-    gap,
     ingest::{self, IngestError, Parcel, verify},
-    outliers,
+    outbox, outliers,
     peers::{Compared, Counters},
     server::heads as ours,
-    view::ViewError,
+    view::{self, ViewError},
 };
 
 /// Why heads could not be compared.
@@ -60,7 +61,8 @@ pub async fn standing(hs: &Homeserver, server: &ServerName) -> Result<Standing, 
     })
 }
 
-/// Compares the heads of all rooms shared with a server, and fetches what is missing here.
+/// Compares the heads of all rooms shared with a server, and fetches the heads that are missing
+/// here; `gap` does the rest.
 ///
 /// # Errors
 /// The server did not answer, or our database failed.
@@ -77,7 +79,9 @@ pub async fn compare(hs: &Homeserver, server: &OwnedServerName) -> Result<(), He
     let differing = differing(&digests, &answer);
     let at = hs.clock.now();
     hs.peers.note_compared(server, Compared { rooms_differing: differing.len(), at });
-    for rooms in differing.chunks(MAX_HEADS_ROOMS) {
+    let unlisted = unlisted(&digests, &answer);
+    let rooms: Vec<_> = differing.into_iter().chain(unlisted).collect();
+    for rooms in rooms.chunks(MAX_HEADS_ROOMS) {
         catch_up(hs, server, rooms.to_vec()).await?;
     }
     Ok(())
@@ -105,6 +109,22 @@ fn differing(
         digests.get(room_id).filter(|ours| *ours != theirs).map(|_| room_id.clone())
     };
     answer.rooms.iter().filter_map(differs).collect()
+}
+
+/// The rooms of ours that the other side does not think we share.
+fn unlisted(
+    digests: &BTreeMap<OwnedRoomId, HeadsDigest>,
+    answer: &HeadsResponse,
+) -> Vec<OwnedRoomId> {
+    // Where both digests are alike nothing is listed, and a full list says nothing of the rest.
+    if answer.rooms.len() >= MAX_DIGEST_ROOMS || is_alike(digests, answer) {
+        return Vec::new();
+    }
+    digests.keys().filter(|room_id| !answer.rooms.contains_key(*room_id)).cloned().collect()
+}
+
+fn is_alike(digests: &BTreeMap<OwnedRoomId, HeadsDigest>, answer: &HeadsResponse) -> bool {
+    answer.digest == Some(total_digest(digests.iter().map(|(id, digest)| (&**id, *digest))))
 }
 
 async fn ask(
@@ -142,18 +162,68 @@ async fn catch_up(
     if heads.is_empty() {
         return Ok(());
     }
-    let request = HeadsRequest { digest: None, heads };
-    let answer = ask(hs, server, &request).await?;
+    let mut answer = ask(hs, server, &HeadsRequest { digest: None, heads: heads.clone() }).await?;
+    let strange: Vec<_> =
+        heads.keys().filter(|room_id| !answer.heads.contains_key(*room_id)).cloned().collect();
+    if !strange.is_empty() && introduce(hs, server, strange.clone()).await? {
+        let again = heads.clone().into_iter().filter(|(room_id, _)| strange.contains(room_id));
+        let again = HeadsRequest { digest: None, heads: again.collect() };
+        answer.heads.extend(ask(hs, server, &again).await?.heads);
+    }
     for (room_id, theirs) in answer.heads {
         // An answer about rooms that were not asked about is passed over.
-        if request.heads.contains_key(&room_id) {
+        if heads.contains_key(&room_id) {
             repair(hs, server, &room_id, theirs).await?;
         }
     }
     Ok(())
 }
 
-/// Fetches the heads that we lack, and everything between them and what we have.
+/// Shows a server, which is in some rooms and does not know that we are too, the events by which
+/// our users joined: it was away when we came in through somebody else. Says whether it took them.
+async fn introduce(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    rooms: Vec<OwnedRoomId>,
+) -> Result<bool, HeadsError> {
+    let us = hs.server_name().to_owned();
+    let joins = hs.store.read(move |snap| joins(snap, &us, rooms)).await?;
+    if joins.is_empty() {
+        return Ok(false);
+    }
+    let txn_id = format!("i{}", hs.peers.signing_time(hs.clock.now()).get());
+    match outbox::push(hs, server, &txn_id, (joins, Vec::new())).await {
+        Ok(()) => Ok(true),
+        Err(error @ FederationError::Refused { .. }) => {
+            tracing::debug!(%server, %error, "an introduction was refused");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One join of a user of ours in each room.
+fn joins(
+    snap: &Snapshot<'_>,
+    us: &ServerName,
+    rooms: Vec<OwnedRoomId>,
+) -> Result<Vec<Box<RawValue>>, StoreError> {
+    let mut joins = Vec::new();
+    for room_id in rooms.into_iter().take(MAX_PDUS) {
+        let Some(room) = rooms::find(snap, &room_id)? else { continue };
+        let Some(user_id) = memberships::list_joined_from(snap, room.nid, us)?.into_iter().next()
+        else {
+            continue;
+        };
+        let kind = StateEventType::RoomMember;
+        let join = view::state_event(snap, room.state, &kind, user_id.as_str())?;
+        joins.extend(join.and_then(|join| RawValue::from_string(join.json().to_owned()).ok()));
+    }
+    Ok(joins)
+}
+
+/// Fetches the heads that we lack. They wait, and so say what is missing between them and what we
+/// have.
 async fn repair(
     hs: &Homeserver,
     server: &OwnedServerName,
@@ -183,7 +253,7 @@ async fn repair(
         Err(IngestError::View(ViewError::Store(error))) => return Err(error.into()),
         Err(error) => tracing::warn!(%server, %room_id, %error, "heads could not be taken in"),
     }
-    gap::fill(hs, room_id, Some(server)).await?;
+    // What lies between waits for the one job that fills gaps in this room.
     Ok(())
 }
 

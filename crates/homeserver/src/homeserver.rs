@@ -255,3 +255,54 @@ impl Default for RateLimits {
         Self { logins_per_minute: 10, messages_per_second: 100 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::timestamp;
+
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+    fn parts(verify_seed: u8, peer: &str) -> IdentityParts {
+        IdentityParts {
+            identity_key: IdentityKey::from_seed(&[1; 32]),
+            verify_key: VerifyKey::from_seed(&[verify_seed; 32]),
+            peer_ids: vec![peer.to_owned()],
+        }
+    }
+
+    const PEER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+    const OTHER: &str = "12D3KooWHvDZG2jDPqVAsB6B8eTVWWLzzvdZyX2XFzGQGpZzkXf1";
+
+    #[test]
+    fn a_restart_keeps_what_was_issued_while_it_is_true() {
+        let first = Identity::new(parts(2, PEER), None, timestamp(DAY_MS)).server_keys();
+        let restart = |verify, peer, day: u64| {
+            let now = timestamp(day * DAY_MS);
+            Identity::new(parts(verify, peer), Some(first.clone()), now).server_keys()
+        };
+        assert_eq!(restart(2, PEER, 2), first);
+        assert_ne!(restart(2, PEER, 6), first, "three days are left");
+        assert_ne!(restart(2, OTHER, 2), first, "another peer speaks for it");
+        let rotated = restart(3, PEER, 2);
+        let old: Vec<_> = rotated.old_verify_keys().map(|old| old.public_key).collect();
+        assert_eq!(old, [VerifyKey::from_seed(&[2; 32]).public_key()]);
+    }
+
+    #[test]
+    fn renewal_comes_when_three_days_are_left_and_keeps_old_keys() {
+        let before = Identity::new(parts(2, PEER), None, timestamp(0)).server_keys();
+        let identity = Identity::new(parts(3, PEER), Some(before), timestamp(DAY_MS));
+        assert_eq!(identity.renew(timestamp(2 * DAY_MS)), None);
+        let renewed = identity.renew(timestamp(6 * DAY_MS)).unwrap();
+        assert_eq!(renewed, identity.server_keys());
+        assert_eq!(renewed.old_verify_keys().count(), 1);
+    }
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let limits =
+            Limits { registration: Registration::Token("s3cret".to_owned()), ..Limits::default() };
+        assert!(!format!("{limits:?}").contains("s3cret"));
+    }
+}

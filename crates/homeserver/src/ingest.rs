@@ -21,7 +21,7 @@ use crate::{
     view::ViewError,
 };
 
-pub(crate) use admit::{Admitted, admit, release};
+pub(crate) use admit::{Admitted, admit, admit_by_state, release, unpark};
 pub use frame::frame;
 
 /// Events of one room, and where they came from.

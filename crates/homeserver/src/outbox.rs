@@ -109,11 +109,29 @@ async fn send_invite(
     put(hs, destination, uri, &invite).await
 }
 
-/// Spec: Server-Server API, "Transactions".
 async fn send_transaction(
     hs: &Homeserver,
     destination: &OwnedServerName,
     (id, entries): (i64, &[Entry]),
+) -> Result<(), FederationError> {
+    let of_kind = |wanted: Kind| -> Vec<Box<RawValue>> {
+        let chosen = entries.iter().filter(|entry| entry.kind == wanted);
+        chosen.filter_map(|entry| RawValue::from_string(entry.body.clone()).ok()).collect()
+    };
+    push(hs, destination, &id.to_string(), (of_kind(Kind::Pdu), of_kind(Kind::Edu))).await
+}
+
+/// Pushes events and EDUs that only this server signed.
+///
+/// Spec: Server-Server API, "Transactions".
+///
+/// # Errors
+/// The other server did not take them.
+pub(crate) async fn push(
+    hs: &Homeserver,
+    destination: &OwnedServerName,
+    txn_id: &str,
+    (pdus, edus): (Vec<Box<RawValue>>, Vec<Box<RawValue>>),
 ) -> Result<(), FederationError> {
     #[derive(Serialize)]
     struct Transaction {
@@ -123,18 +141,14 @@ async fn send_transaction(
         edus: Vec<Box<RawValue>>,
         server_keys: Vec<Box<RawValue>>,
     }
-    let of_kind = |wanted: Kind| -> Vec<Box<RawValue>> {
-        let chosen = entries.iter().filter(|entry| entry.kind == wanted);
-        chosen.filter_map(|entry| RawValue::from_string(entry.body.clone()).ok()).collect()
-    };
     let transaction = Transaction {
         origin: hs.server_name().to_owned(),
         origin_server_ts: hs.clock.now_ms(),
-        pdus: of_kind(Kind::Pdu),
-        edus: of_kind(Kind::Edu),
+        pdus,
+        edus,
         server_keys: vec![hs.identity.server_keys().json().to_owned()],
     };
-    put(hs, destination, format!("/_matrix/federation/v1/send/{id}"), &transaction).await
+    put(hs, destination, format!("/_matrix/federation/v1/send/{txn_id}"), &transaction).await
 }
 
 async fn put(

@@ -43,6 +43,7 @@ pub const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What this node asks of the transport.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most commands under load are requests")]
 pub enum Outbound {
     /// Publish a signed frame to the topic of a room.
     Gossip {

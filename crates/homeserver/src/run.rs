@@ -121,7 +121,7 @@ async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
 
 /// What others of this node left to do: entries in the outbox, gaps, rooms that are behind.
 async fn look_around(hs: &Homeserver, agenda: &mut Agenda) {
-    match hs.store.read(|snap| outbox_rows::destinations(snap)).await {
+    match hs.store.read(outbox_rows::destinations).await {
         Ok(destinations) => {
             for (to, newest) in destinations {
                 // Whoever is not there is tried once for each new entry, and once a minute.
@@ -148,7 +148,7 @@ async fn look_around(hs: &Homeserver, agenda: &mut Agenda) {
 }
 
 async fn look_for_gaps(hs: &Homeserver, agenda: &mut Agenda) {
-    match hs.store.read(|snap| pending::list_rooms(snap)).await {
+    match hs.store.read(pending::list_rooms).await {
         Ok(rooms) => rooms.into_iter().for_each(|room_id| agenda.add(Job::Gap(room_id))),
         Err(error) => tracing::error!(%error, "the parked events could not be read"),
     }

@@ -83,6 +83,12 @@ pub fn rules(room: &Room) -> Result<&'static RoomVersionRules, ViewError> {
 /// `Missing` when the event has to wait; the rest is not its fault.
 pub fn for_event(txn: &mut Txn<'_>, room: &Room, pdu: &Pdu) -> Result<Gathered, ViewError> {
     let previous = find_all(txn, pdu.prev_events())?;
+    // Events of another room are not what it can follow: their state is not this room's.
+    let foreign = previous.iter().filter(|event| event.room != room.nid);
+    let foreign: Vec<_> = foreign.map(|event| event.pdu.event_id().to_owned()).collect();
+    if !foreign.is_empty() {
+        return Err(ViewError::Missing(foreign));
+    }
     let state_before = state_after_all(txn, room, &previous)?;
     let view = at(txn, room, state_before, pdu)?;
     Ok(Gathered { view, state_before })

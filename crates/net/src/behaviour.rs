@@ -30,6 +30,11 @@ const PROTOCOL_VERSION: &str = "messagehub/1";
 /// every 15 s, and everybody who is connected can be found and written to at once.
 const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How often each connection is tried, and when it counts as dead: a cut cable is noticed within 25
+/// seconds, where TCP alone takes a quarter of an hour.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Connections at once. A household LAN has tens; 400 of them idle take some 40 MB.
 const MAX_CONNECTIONS: u32 = 400;
 
@@ -116,7 +121,9 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits()),
             streams,
             identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::default(),
+            ping: ping::Behaviour::new(
+                ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+            ),
             kad: kademlia(peer),
             gossip,
             mdns: multicast(mdns, peer).into(),

@@ -72,11 +72,6 @@ impl DataDir {
         self.path.join("config.json")
     }
 
-    /// Whether a node has run here before.
-    pub(crate) fn has_identity(&self) -> bool {
-        self.path.join("identity.key").exists()
-    }
-
     /// The keys, created on the first call.
     pub(crate) fn seeds(&self) -> Result<Seeds, DataDirError> {
         Ok(Seeds {
@@ -179,7 +174,6 @@ mod tests {
     fn keys_are_made_once_and_are_for_their_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(Some(dir.path().join("data"))).unwrap();
-        assert!(!data.has_identity());
         let first = data.seeds().unwrap();
         let again = data.seeds().unwrap();
         assert_eq!(first.identity, again.identity);

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod data_dir;
 mod listen;
+mod metrics;
 mod observability;
 mod run;
 mod serve;

@@ -15,7 +15,7 @@ use crate::{
     admin::{self, Admin},
     config::Config,
     data_dir::DataDir,
-    listen, observability, serve, wiring,
+    listen, metrics, observability, serve, wiring,
 };
 
 /// Runs the node until SIGINT or SIGTERM.
@@ -28,6 +28,7 @@ pub(crate) async fn run(config: &Config, data: &DataDir) -> Result<(), AnyError>
     let address = clients.local_addr()?;
 
     let mut registry = Registry::default();
+    metrics::register(&mut registry, &hs);
     let (inbound_tx, inbound) = mpsc::channel(INBOUND_CAPACITY);
     let net = wiring::net_config(config, data, &seeds);
     let federation = messagehub_api::server::router(hs.clone());

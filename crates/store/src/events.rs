@@ -172,9 +172,8 @@ pub fn pdu(snap: &Snapshot<'_>, nid: EventNid) -> Result<Arc<Pdu>, StoreError> {
     if let Some(pdu) = snap.shared.pdus.get(&nid) {
         return Ok(pdu);
     }
-    let mut select = snap.conn().prepare_cached(
-        "SELECT event_id, room, json FROM events WHERE nid = ?1",
-    )?;
+    let mut select =
+        snap.conn().prepare_cached("SELECT event_id, room, json FROM events WHERE nid = ?1")?;
     let found: Option<(String, RoomNid, String)> =
         select.query_row([nid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
     let (event_id, room, json) = found.ok_or_else(|| missing(nid))?;

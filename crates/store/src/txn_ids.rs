@@ -70,9 +70,8 @@ pub fn of_event(
     user_id: &UserId,
     device_id: &DeviceId,
 ) -> Result<Option<OwnedTransactionId>, StoreError> {
-    let mut select = snap
-        .conn()
-        .prepare_cached("SELECT txn_id FROM events WHERE nid = ?1 AND device = ?2")?;
+    let mut select =
+        snap.conn().prepare_cached("SELECT txn_id FROM events WHERE nid = ?1 AND device = ?2")?;
     let found: Option<String> =
         select.query_row((event, device_id.as_str()), |row| row.get(0)).optional()?;
     // Users choose the ids of their devices, so two may have the same.

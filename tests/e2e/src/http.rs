@@ -31,6 +31,18 @@ impl Caller {
         Self { base: format!("http://{address}/_matrix/client/v3"), ..self.clone() }
     }
 
+    /// The same server with another token; an empty one is none.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// The answer to a GET of a path that does not begin like the others.
+    pub async fn get_absolute(&self, path: &str) -> Response {
+        let root = self.base.trim_end_matches("/_matrix/client/v3");
+        let request = self.http.get(format!("{root}{path}")).bearer_auth(&self.token);
+        request.send().await.expect("an answer")
+    }
+
     /// The JSON answer, if the status is 200; `None` for anything else, a lost connection too.
     pub async fn ask(&self, method: Method, path: &str, body: Value) -> Option<Value> {
         let answer = self.raw(method, path, body.to_string()).await?;

@@ -163,7 +163,9 @@ async fn a_killed_node_catches_up_in_order() {
         (got.len() >= expected.len()).then_some(got)
     })
     .await;
-    assert_eq!(got, expected, "all 200, in order, once");
+    let wrong = got.iter().zip(&expected).find(|(got, expected)| got != expected);
+    assert!(wrong.is_none(), "not in order: got and expected {wrong:?}");
+    assert_eq!(got.len(), expected.len(), "all 200, once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

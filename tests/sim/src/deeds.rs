@@ -140,7 +140,7 @@ pub(crate) fn something(world: &Rc<World>, node: usize) {
     world.spawn(node, async move {
         let deed = here.draw_deed();
         let done = here.attempt(node, deed).await;
-        here.settle(node, done);
+        here.settle((node, deed), done);
     });
 }
 
@@ -149,7 +149,7 @@ pub(crate) fn found(world: &Rc<World>, node: usize) {
     let here = Rc::clone(world);
     world.spawn(node, async move {
         let done = here.attempt(node, Deed::Create).await;
-        here.settle(node, done);
+        here.settle((node, Deed::Create), done);
     });
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn join_all(world: &Rc<World>, node: usize) {
             world.spawn(node, async move {
                 let Some(hs) = here.nodes[node].hs() else { return };
                 let done = here.enter(&hs, &user, &room).await;
-                here.settle(node, done);
+                here.settle((node, Deed::Join), done);
             });
         }
     }
@@ -200,7 +200,8 @@ impl World {
         Deed::Message
     }
 
-    fn settle(&self, node: usize, done: Result<(), Refused>) {
+    fn settle(&self, (node, deed): (usize, Deed), done: Result<(), Refused>) {
+        tracing::info!(node, ?deed, done = done.is_ok(), at = ?self.start.elapsed(), "somebody acted");
         self.note(("deed", node, done.is_ok()));
         match done {
             Ok(()) => self.count(|tally| tally.deeds_done += 1),

@@ -1,6 +1,6 @@
 //! A node, and its life from a start to the next crash.
 
-use std::{cell::RefCell, collections::BTreeSet, path::Path, rc::Rc, sync::atomic::Ordering};
+use std::{cell::{Cell, RefCell}, collections::BTreeSet, path::Path, rc::Rc, sync::atomic::Ordering};
 
 use axum::Router;
 use messagehub_homeserver::{
@@ -40,6 +40,8 @@ pub(crate) struct Node {
     /// Its users.
     pub(crate) users: RefCell<Vec<OwnedUserId>>,
     pub(crate) life: RefCell<Option<Life>>,
+    /// How often it was started.
+    pub(crate) lives: Cell<u32>,
     identity_seed: [u8; 32],
     verify_seed: [u8; 32],
     skew_ms: u64,
@@ -70,6 +72,7 @@ impl Node {
             peer_id: "12D3KooW".chars().chain(random).collect(),
             users: RefCell::default(),
             life: RefCell::default(),
+            lives: Cell::new(0),
             identity_seed,
             verify_seed: rng.random(),
             skew_ms: rng.random_range(0..=MAX_SKEW_MS),
@@ -128,6 +131,7 @@ impl World {
         let hs = Homeserver::new(Parts { store, identity, peers, clock, rng, limits });
         let own = hs.identity.server_keys();
         hs.store.write(move |txn| server_keys::put_if_newer(txn, &own)).await?;
+        node.lives.set(node.lives.get() + 1);
         let (inbound, reports) = mpsc::channel(INBOUND);
         *node.life.borrow_mut() = Some(Life {
             router: messagehub_api::server::router(hs.clone()),

@@ -5,8 +5,17 @@
 struct Link {
     /// Bytes get through.
     is_up: bool,
-    /// The connection that stands, by its number; no other ever has the same.
-    connection: Option<u64>,
+    /// The connection that stands, and between which lives of the two.
+    connection: Option<Connection>,
+}
+
+/// A connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Connection {
+    /// No other ever has the same.
+    pub(crate) number: u64,
+    /// Which life of each node it belongs to, in the order of the nodes.
+    pub(crate) lives: (u32, u32),
 }
 
 /// All pairs.
@@ -36,16 +45,17 @@ impl Links {
         self.links[at].is_up = is_up;
     }
 
-    pub(crate) fn connection(&self, a: usize, b: usize) -> Option<u64> {
+    pub(crate) fn connection(&self, a: usize, b: usize) -> Option<Connection> {
         self.links[self.at(a, b)].connection
     }
 
     /// A new connection in place of whatever there was.
-    pub(crate) fn connect(&mut self, a: usize, b: usize) -> u64 {
-        let (at, number) = (self.at(a, b), self.next);
-        self.links[at].connection = Some(number);
+    pub(crate) fn connect(&mut self, (a, b): (usize, usize), lives: (u32, u32)) -> Connection {
+        let connection = Connection { number: self.next, lives };
+        let at = self.at(a, b);
+        self.links[at].connection = Some(connection);
         self.next += 1;
-        number
+        connection
     }
 
     /// Ends a connection; says whether there was one.

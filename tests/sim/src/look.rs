@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use messagehub_homeserver::StoreError;
+use messagehub_protocol::{pdu, rules::rules_of};
 use messagehub_store::{
     Room, Snapshot,
     events::{self, Standing, StoredEvent},
@@ -10,13 +11,16 @@ use messagehub_store::{
 };
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 
+/// Missing events named in a report.
+const MAX_NAMED: usize = 10;
+
 /// The short look, for waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Glance {
     pub(crate) heads: BTreeSet<OwnedEventId>,
     pub(crate) servers: BTreeSet<OwnedServerName>,
-    /// Events that wait for others.
-    pub(crate) waiting: usize,
+    /// Events that wait for others, and what they wait for, in words; empty when there are none.
+    pub(crate) waiting: String,
 }
 
 /// One event as a node holds it.
@@ -27,6 +31,8 @@ pub(crate) struct Held {
     pub(crate) is_shown: bool,
     pub(crate) is_redacted: bool,
     pub(crate) prev_events: Vec<OwnedEventId>,
+    /// What it redacts.
+    pub(crate) redacts: Option<OwnedEventId>,
     /// What it sets, if it is state.
     pub(crate) sets: Option<(String, String)>,
 }
@@ -35,7 +41,7 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Look {
     pub(crate) heads: BTreeSet<OwnedEventId>,
-    /// The current state, a line for each entry, in order.
+    /// The current state, a line for each entry, in order; the bytes are in `events`.
     pub(crate) state: String,
     /// The heads and all their ancestors.
     pub(crate) events: BTreeMap<OwnedEventId, Held>,
@@ -56,8 +62,18 @@ pub(crate) fn glance(
     Ok(Some(Glance {
         heads: heads(snap, &room)?,
         servers: memberships::servers_in(snap, room.nid)?.into_iter().collect(),
-        waiting: pending::list(snap, room_id)?.len(),
+        waiting: waiting(snap, room_id)?,
     }))
+}
+
+fn waiting(snap: &Snapshot<'_>, room_id: &OwnedRoomId) -> Result<String, StoreError> {
+    let waiting: Vec<_> =
+        pending::list(snap, room_id)?.into_iter().map(|event| event.event_id).collect();
+    if waiting.is_empty() {
+        return Ok(String::new());
+    }
+    let missing = pending::list_missing(snap, room_id, MAX_NAMED)?;
+    Ok(format!("{waiting:?} wait for {missing:?}"))
 }
 
 /// Which of some events a node has not in their place.
@@ -87,7 +103,7 @@ pub(crate) fn look(snap: &Snapshot<'_>, room_id: &OwnedRoomId) -> Result<Option<
         match placed(snap, &event_id)? {
             Some(event) => {
                 next.extend(event.pdu.prev_events().iter().cloned());
-                held.insert(event_id, hold(&event));
+                held.insert(event_id, hold(&room, &event));
             }
             None => drop(missing.insert(event_id)),
         }
@@ -104,23 +120,40 @@ fn placed(snap: &Snapshot<'_>, event_id: &EventId) -> Result<Option<StoredEvent>
     Ok(found.filter(|event| event.pos.is_some() || event.state_before.is_some()))
 }
 
-fn hold(event: &StoredEvent) -> Held {
+fn hold(room: &Room, event: &StoredEvent) -> Held {
     let key = event.pdu.state_key();
     Held {
-        json: event.pdu.json().to_owned(),
+        json: bare(room, event),
         standing: event.standing,
         is_shown: event.pos.is_some(),
         is_redacted: event.redacted_by.is_some(),
         prev_events: event.pdu.prev_events().to_vec(),
+        redacts: event.pdu.redacts().map(ToOwned::to_owned),
         sets: key.map(|key| (event.pdu.kind().to_string(), key.to_owned())),
     }
+}
+
+/// An event without what may differ: its signatures, since an invite may have that of the invited
+/// server too; and what a redaction took away, since others may have got it without.
+fn bare(room: &Room, event: &StoredEvent) -> String {
+    let redacted = rules_of(&room.version)
+        .filter(|_| event.redacted_by.is_some())
+        .and_then(|rules| pdu::redacted(&event.pdu, rules, None).ok());
+    let json = redacted.as_ref().map_or(event.pdu.json(), |pdu| pdu.json());
+    let Ok(mut event) = serde_json::from_str::<serde_json::Value>(json) else {
+        return json.to_owned();
+    };
+    if let Some(event) = event.as_object_mut() {
+        event.remove("signatures");
+        event.remove("unsigned");
+    }
+    event.to_string()
 }
 
 fn state(snap: &Snapshot<'_>, room: &Room) -> Result<String, StoreError> {
     let mut lines = Vec::new();
     for (kind, state_key, nid) in room_state::all(snap, room.state)? {
-        let pdu = events::pdu(snap, nid)?;
-        lines.push(format!("{kind} {state_key} {} {}\n", pdu.event_id(), pdu.json()));
+        lines.push(format!("{kind} {state_key} {}\n", events::id(snap, nid)?));
     }
     lines.sort_unstable();
     Ok(lines.concat())

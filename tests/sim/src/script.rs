@@ -132,7 +132,8 @@ async fn peace(world: &Rc<World>) -> Result<(), Fault> {
     // What people wanted before goes on for as long as a request may take.
     tokio::time::sleep(world.between(0, 5_000)).await;
     world.is_peace.set(true);
-    for pair in world.links.borrow().pairs() {
+    let pairs = world.links.borrow().pairs();
+    for pair in pairs {
         transport::set_link(world, pair, true);
     }
     for node in 0..world.nodes.len() {
@@ -173,9 +174,9 @@ async fn unsettled(world: &Rc<World>, room_id: &OwnedRoomId) -> Result<Option<St
     let all_heads: std::collections::BTreeSet<_> =
         glances.values().flat_map(|glance| glance.heads.clone()).collect();
     for (node, glance) in &glances {
-        let (node, waiting) = (*node, glance.waiting);
-        if waiting > 0 {
-            return Ok(Some(format!("{waiting} events wait on node {node} in {room_id}")));
+        let (node, waiting) = (*node, &glance.waiting);
+        if !waiting.is_empty() {
+            return Ok(Some(format!("on node {node} in {room_id} {waiting}")));
         }
         let heads = all_heads.clone();
         let Some(hs) = world.nodes[node].hs() else { continue };

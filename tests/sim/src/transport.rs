@@ -11,7 +11,7 @@ use ruma::{OwnedRoomId, OwnedServerName};
 use tokio::sync::{mpsc, oneshot};
 use tower::ServiceExt as _;
 
-use crate::{trace::hash_of, world::World};
+use crate::{links::Connection, trace::hash_of, world::World};
 
 /// How long one hop takes, in milliseconds: a LAN at its best, a bad mobile network at its worst.
 const HOP_MS: (u64, u64) = (1, 300);
@@ -109,30 +109,39 @@ fn seek(world: &Rc<World>, a: usize, b: usize) {
 }
 
 /// A connection that carries nothing any more ends after a while, unless the link is back by then.
-fn fade(world: &Rc<World>, (a, b): (usize, usize), connection: u64) {
+fn fade(world: &Rc<World>, (a, b): (usize, usize), connection: Connection) {
     let after = world.between(UNNOTICED_MS.0, UNNOTICED_MS.1);
     let here = Rc::clone(world);
     world.fly(async move {
         tokio::time::sleep(after).await;
         let stands = here.links.borrow().connection(a, b) == Some(connection);
-        let works =
-            here.links.borrow().is_up(a, b) && here.nodes[a].is_alive() && here.nodes[b].is_alive();
+        let works = here.links.borrow().is_up(a, b) && connection.lives == lives(&here, a, b);
         if stands && !works {
             sever(&here, a, b);
+            // Whoever can reach the other still will look again.
+            seek(&here, a, b);
         }
     });
+}
+
+/// Which lives two nodes are living, the smaller node's first.
+fn lives(world: &World, a: usize, b: usize) -> (u32, u32) {
+    let life = |node: usize| world.nodes[node].lives.get();
+    (life(a.min(b)), life(a.max(b)))
 }
 
 fn connect(world: &Rc<World>, a: usize, b: usize) {
     let keys = |node: usize| world.nodes[node].hs().map(|hs| hs.identity.server_keys());
     let (Some(keys_a), Some(keys_b)) = (keys(a), keys(b)) else { return };
-    if !world.links.borrow().is_up(a, b) {
+    let lives = lives(world, a, b);
+    let stands = world.links.borrow().connection(a, b).is_some_and(|stands| stands.lives == lives);
+    if stands || !world.links.borrow().is_up(a, b) {
         return;
     }
     // A node that died and came back before anybody noticed has no connection any more.
     sever(world, a, b);
-    let connection = world.links.borrow_mut().connect(a, b);
-    world.note(("connected", a, b, connection));
+    let connection = world.links.borrow_mut().connect((a, b), lives);
+    world.note(("connected", a, b, connection.number));
     for (here, there, server_keys) in [(a, b, keys_b), (b, a, keys_a)] {
         let peer_id = world.nodes[there].peer_id.clone();
         let addresses = vec![format!("/ip4/10.0.0.{there}/tcp/4001")];
@@ -149,8 +158,6 @@ fn sever(world: &Rc<World>, a: usize, b: usize) {
         let server = world.nodes[there].name.clone();
         report(world, here, Inbound::Disconnected { server });
     }
-    // Whoever can reach the other still will look again.
-    seek(world, a, b);
 }
 
 fn subscribe(world: &Rc<World>, node: usize, room_id: OwnedRoomId) {
@@ -183,7 +190,9 @@ fn listens(world: &World, node: usize, room_id: &OwnedRoomId) -> bool {
 /// Whether bytes get from one node to another now.
 fn reaches(world: &World, from: usize, to: usize) -> bool {
     let links = world.links.borrow();
-    links.is_up(from, to) && links.connection(from, to).is_some() && world.nodes[to].is_alive()
+    let connection = links.connection(from, to);
+    let stands = connection.is_some_and(|stands| stands.lives == lives(world, from, to));
+    stands && links.is_up(from, to) && world.nodes[to].is_alive()
 }
 
 fn report(world: &World, node: usize, report: Inbound) {
@@ -281,7 +290,8 @@ async fn carry(
         return;
     };
     let connected = |world: &World| world.links.borrow().connection(from, to) == Some(connection);
-    world.note(("request", from, to, request.method().as_str(), &path, request.body()));
+    let asked = (request.method().as_str(), &path, hash_of(request.body()));
+    world.note(("request", from, to, asked));
     let answer = match hop(&world, from, to).await {
         Ok(()) if world.plan.switches.refuses(&path) => {
             world.count(|tally| tally.requests_refused += 1);
@@ -296,7 +306,8 @@ async fn carry(
     };
     match back {
         Ok(answer) if connected(&world) => {
-            world.note(("answer", from, to, answer.status().as_u16(), answer.body()));
+            let said = (answer.status().as_u16(), hash_of(answer.body()));
+            world.note(("answer", from, to, said));
             drop(reply.send(Ok(answer)));
         }
         _ => {

@@ -151,8 +151,10 @@ impl World {
     }
 
     /// Notes that something happened, for the trace.
-    pub(crate) fn note(&self, what: impl std::hash::Hash) {
-        self.trace.borrow_mut().note((self.start.elapsed().as_millis(), what));
+    pub(crate) fn note(&self, what: impl std::hash::Hash + std::fmt::Debug) {
+        let now = self.start.elapsed().as_millis();
+        tracing::trace!(now, ?what, "happened");
+        self.trace.borrow_mut().note((now, what));
     }
 
     /// Counts things that happened.

@@ -131,7 +131,9 @@ impl Hub {
     pub fn last_frame_of(&self, name: &ServerName) -> Option<(OwnedRoomId, Bytes)> {
         let state = self.state();
         let mut frames = state.frames.iter().rev();
-        frames.find(|(origin, ..)| origin == name).map(|(_, room, frame)| (room.clone(), frame.clone()))
+        frames
+            .find(|(origin, ..)| origin == name)
+            .map(|(_, room, frame)| (room.clone(), frame.clone()))
     }
 
     /// Reports something to a node that no other node said.
@@ -229,9 +231,8 @@ impl Hub {
         let Some(source) = state.ports.get(name).map(|port| port.peer_id.clone()) else {
             return Vec::new();
         };
-        let hears = |other: &&OwnedServerName| {
-            *other != name && !state.cut.contains(&pair(name, other))
-        };
+        let hears =
+            |other: &&OwnedServerName| *other != name && !state.cut.contains(&pair(name, other));
         let mut verdicts: Vec<BoxFuture<'static, ()>> = Vec::new();
         for other in state.ports.keys().filter(hears) {
             let port = &state.ports[other];

@@ -140,7 +140,11 @@ impl Net {
     ///
     /// # Panics
     /// When it does not within ten virtual minutes.
-    pub async fn until<F: Future<Output = bool>>(&mut self, what: &str, mut holds: impl FnMut() -> F) {
+    pub async fn until<F: Future<Output = bool>>(
+        &mut self,
+        what: &str,
+        mut holds: impl FnMut() -> F,
+    ) {
         let waited = self
             .drive(tokio::time::timeout(PATIENCE, async {
                 let mut glances = tokio::time::interval(GLANCE);

@@ -1,6 +1,7 @@
 //! Nodes that talk to each other, and what must hold whatever happens to the network.
 
 mod hostile;
+mod repair;
 
 use messagehub_homeserver::{
     Homeserver,
@@ -94,8 +95,7 @@ async fn membership(
 }
 
 async fn invite(hs: &Homeserver, by: &Session, room_id: &OwnedRoomId, user_id: &UserId) {
-    let invite =
-        Invite { room_id: room_id.clone(), user_id: user_id.to_owned(), reason: None };
+    let invite = Invite { room_id: room_id.clone(), user_id: user_id.to_owned(), reason: None };
     invite::invite(hs, &by.user_id, invite).await.unwrap();
 }
 
@@ -106,8 +106,7 @@ async fn join(hs: &Homeserver, by: &Session, room_id: &OwnedRoomId, via: Vec<Own
 
 /// A room of a user of `a` that a user of `b` was invited to and has joined.
 async fn shared_room(net: &mut Net, a: (&Node, &Session), b: (&Node, &Session)) -> OwnedRoomId {
-    let room_id =
-        net.drive(create::room(&a.0.hs, &a.1.user_id, NewRoom::new())).await.unwrap();
+    let room_id = net.drive(create::room(&a.0.hs, &a.1.user_id, NewRoom::new())).await.unwrap();
     net.drive(invite(&a.0.hs, a.1, &room_id, &b.1.user_id)).await;
     let invited = Some(MembershipState::Invite);
     net.until("the invite arrives", || async {
@@ -143,8 +142,7 @@ async fn what_was_said_before_a_join_can_be_read_after_it() {
     let mut net = Net::new();
     let (a, b) = (net.start(1), net.start(2));
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
-    let room_id =
-        net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
+    let room_id = net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
     for n in 0..150 {
         net.drive(say(&a.hs, &alice, &room_id, &n.to_string())).await;
     }
@@ -214,8 +212,7 @@ async fn both_sides_of_a_cut_agree_again() {
 async fn a_third_joins_through_the_second_while_the_first_is_off() {
     let mut net = Net::new();
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));
-    let (alice, bob, carol) =
-        (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
     net.drive(say(&a.hs, &alice, &room_id, "before")).await;
     net.until("b hears a", || async { texts(&b.hs, &room_id).await == ["before"] }).await;
@@ -247,8 +244,7 @@ async fn an_invite_waits_for_somebody_who_is_off_and_a_refusal_too() {
     let (a, b) = (net.start(1), net.start(2));
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     let seed = net.stop(b).await;
-    let room_id =
-        net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
+    let room_id = net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
     net.drive(invite(&a.hs, &alice, &room_id, &bob.user_id)).await;
     let waits = |hs: &Homeserver, to: &Session| {
         let (hs, to) = (hs.clone(), to.user_id.server_name().to_owned());
@@ -282,8 +278,7 @@ async fn an_invite_can_be_taken_back() {
     let mut net = Net::new();
     let (a, b) = (net.start(1), net.start(2));
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
-    let room_id =
-        net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
+    let room_id = net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
     net.drive(invite(&a.hs, &alice, &room_id, &bob.user_id)).await;
     net.until("the invite arrives", || async {
         membership(&b.hs, &room_id, &bob.user_id).await == Some(MembershipState::Invite)

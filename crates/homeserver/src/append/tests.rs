@@ -169,3 +169,14 @@ async fn a_redaction_counts_before_and_after_its_target() {
     let nid = server.submit(late).await.nid;
     assert!(server.read(move |snap| events::get(snap, nid)).await.redacted_by.is_some());
 }
+
+#[tokio::test]
+async fn an_event_cannot_follow_another_room() {
+    let scene = scene().await;
+    let Scene { server, alice, room_id, .. } = &scene;
+    let other = server.head(&server.room(alice, None).await).await;
+    let said = Step::message(&[other.clone(), server.head(room_id).await], &alice.user_id, "hi");
+    let said = server.draft(room_id, said).await;
+    let error = server.try_submit(said).await.unwrap_err();
+    assert!(matches!(error, ViewError::Missing(missing) if missing == [other]));
+}

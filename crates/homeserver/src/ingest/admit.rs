@@ -8,7 +8,7 @@ use messagehub_protocol::{
     server_keys::KeyRing,
 };
 use messagehub_store::{
-    Room, Txn,
+    Room, Snapshot, StateNid, Txn,
     pending::{self, NewPending, Pending},
 };
 use ruma::{EventId, ServerName};
@@ -94,15 +94,47 @@ fn one(
     let judged = receive::check(signed, &gathered.view);
     let appended = append::event(txn, us, room, &judged, gathered.state_before)?;
     topics.extend(appended.topic);
-    Ok(match appended.standing {
+    Ok(of_standing(appended.standing))
+}
+
+/// As [`admit`], for one event whose ancestors cannot be had: judged by the state before it as
+/// another server tells it. Gives `None` where even that does not suffice.
+pub(crate) fn admit_by_state(
+    txn: &mut Txn<'_>,
+    us: &ServerName,
+    room: &mut Room,
+    (from, signed): (&ServerName, SignedPdu),
+    state_before: StateNid,
+) -> Result<Option<Admitted>, IngestError> {
+    let event_id = signed.pdu().event_id().to_owned();
+    let can_wait_no_longer = verify::is_placed(txn, &event_id)?
+        || !matches!(view::for_event(txn, room, signed.pdu()), Err(ViewError::Missing(_)));
+    if can_wait_no_longer {
+        return admit(txn, us, room, (from, vec![signed])).map(Some);
+    }
+    let view = match view::at(txn, room, state_before, signed.pdu()) {
+        Ok(view) => view,
+        Err(ViewError::Missing(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let judged = receive::check(signed, &view);
+    let appended = append::event(txn, us, room, &judged, state_before)?;
+    pending::remove(txn, &event_id)?;
+    let mut admitted = release(txn, us, room, &event_id)?;
+    admitted.topics.extend(appended.topic);
+    admitted.outcomes.insert(event_id, of_standing(appended.standing));
+    Ok(Some(admitted))
+}
+
+fn of_standing(standing: Standing) -> Outcome {
+    match standing {
         Standing::Accepted => Outcome::Accepted,
         Standing::SoftFailed => Outcome::SoftFailed,
         Standing::Rejected | Standing::Outlier => Outcome::Rejected,
-    })
+    }
 }
 
-/// The events that lack nothing any more, now that one is there. Their signatures are checked
-/// again: what was parked is bytes.
+/// The events that lack nothing any more, now that one is there.
 fn ready(txn: &mut Txn<'_>, room: &Room, arrived: &EventId) -> Result<Vec<SignedPdu>, IngestError> {
     let waiting = pending::take_ready(txn, arrived)?;
     let mut ready = Vec::with_capacity(waiting.len());
@@ -112,9 +144,14 @@ fn ready(txn: &mut Txn<'_>, room: &Room, arrived: &EventId) -> Result<Vec<Signed
     Ok(ready)
 }
 
-fn unpark(txn: &Txn<'_>, room: &Room, event: Pending) -> Result<Option<SignedPdu>, IngestError> {
+/// A parked event with its signatures checked again: what was parked is bytes.
+pub(crate) fn unpark(
+    snap: &Snapshot<'_>,
+    room: &Room,
+    event: Pending,
+) -> Result<Option<SignedPdu>, IngestError> {
     let rules = view::rules(room)?;
     let Ok(json) = RawValue::from_string(event.json) else { return Ok(None) };
     let Ok(well_formed) = RawPdu::new(json).well_formed(rules) else { return Ok(None) };
-    Ok(verify::signed(txn, well_formed, &KeyRing::new())?.ok())
+    Ok(verify::signed(snap, well_formed, &KeyRing::new())?.ok())
 }

@@ -146,3 +146,6 @@ pub(crate) fn topological(events: Vec<SignedPdu>) -> Vec<SignedPdu> {
     let mut events: Vec<Option<SignedPdu>> = events.into_iter().map(Some).collect();
     order.into_iter().filter_map(|index| events[index].take()).collect()
 }
+
+#[cfg(test)]
+mod tests;

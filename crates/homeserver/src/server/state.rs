@@ -96,18 +96,17 @@ pub(super) fn whole(
     })
 }
 
+/// Events by id.
+type Chain = BTreeMap<OwnedEventId, Arc<Pdu>>;
+
 /// The events of a state, and what they rest on. From room version 12 on no event names the
 /// create event, and so it is put into the chain by hand.
-fn gather(
-    snap: &Snapshot<'_>,
-    root: StateNid,
-) -> Result<(Vec<Arc<Pdu>>, BTreeMap<OwnedEventId, Arc<Pdu>>), StoreError> {
+fn gather(snap: &Snapshot<'_>, root: StateNid) -> Result<(Vec<Arc<Pdu>>, Chain), StoreError> {
     let state = room_state::all(snap, root)?
         .into_iter()
         .map(|(_, _, nid)| events::pdu(snap, nid))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut chain: BTreeMap<OwnedEventId, Arc<Pdu>> =
-        edges::auth_chain(snap, &state)?.events.into_iter().collect();
+    let mut chain: Chain = edges::auth_chain(snap, &state)?.events.into_iter().collect();
     if let Some(create) = state_event(snap, root, &StateEventType::RoomCreate, "")? {
         chain.insert(create.event_id().to_owned(), create);
     }

@@ -2,6 +2,8 @@
 //!
 //! Spec: Server-Server API, "Transactions".
 
+mod newcomer;
+
 use std::collections::BTreeMap;
 
 use messagehub_protocol::{
@@ -111,7 +113,9 @@ enum Standing {
     Shared,
     /// We are not, and events of it mean something only to invited users of ours.
     Outside(Room),
-    /// The sender is not, or is excluded.
+    /// We are, and the sender is not, as far as we know.
+    Newcomer,
+    /// Neither is anything to the room, or the sender is excluded.
     Stranger,
 }
 
@@ -129,9 +133,13 @@ async fn of_room(
         if !memberships::is_server_in(snap, room.nid, &us)? {
             return Ok(Standing::Outside(room));
         }
-        let shared = memberships::is_server_in(snap, room.nid, &them)?
-            && access::is_admitted(snap, &room, &them)?;
-        Ok(if shared { Standing::Shared } else { Standing::Stranger })
+        Ok(if !access::is_admitted(snap, &room, &them)? {
+            Standing::Stranger
+        } else if memberships::is_server_in(snap, room.nid, &them)? {
+            Standing::Shared
+        } else {
+            Standing::Newcomer
+        })
     });
     match standing.await? {
         Standing::Shared => {
@@ -145,6 +153,7 @@ async fn of_room(
                 }
             }
         }
+        Standing::Newcomer => newcomer::introduced(hs, origin, room_id, pdus).await,
         Standing::Outside(room) => withdrawals(hs, origin, room, pdus).await,
         Standing::Stranger => {
             tracing::debug!(%origin, %room_id, "events of a room that we do not share");

@@ -96,6 +96,20 @@ impl TestServer {
     /// When it cannot be stored.
     #[expect(clippy::expect_used, reason = "a test whose store fails has failed")]
     pub async fn submit(&self, pdu: SignedPdu) -> Appended {
+        self.try_submit(pdu).await.expect("an event with its place")
+    }
+
+    /// As [`Self::submit`].
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be judged.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such room.
+    #[expect(clippy::expect_used, reason = "a test without its room has failed")]
+    pub async fn try_submit(&self, pdu: SignedPdu) -> Result<Appended, ViewError> {
         let hs = self.hs.clone();
         let submitted = self.hs.store.write(move |txn| {
             let mut room = rooms::find(txn, pdu.pdu().room_id())?.expect("the room");
@@ -103,7 +117,7 @@ impl TestServer {
             let judged = receive::check(pdu, &gathered.view);
             append::event(txn, hs.server_name(), &mut room, &judged, gathered.state_before)
         });
-        submitted.await.expect("an event with its place")
+        submitted.await
     }
 
     /// The last event of a room with one head.

@@ -5,5 +5,6 @@ mod edges;
 mod events;
 mod memberships;
 mod notes;
+mod outbox;
 mod pending;
 mod support;

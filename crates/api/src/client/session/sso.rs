@@ -1,4 +1,5 @@
-//! The pages of single sign-on. They are for browsers, so they answer HTML, also when they refuse.
+//! The pages of single sign-on: for browsers, so not ruma endpoints. What is refused answers the
+//! standard error body.
 //!
 //! Spec: Client-Server API, "SSO client login/authentication".
 

@@ -115,8 +115,7 @@ async fn a_stranger_learns_nothing_of_a_room() {
     let mut net = Net::new();
     let a = net.start(1);
     let alice = a.user("alice").await;
-    let room_id =
-        net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
+    let room_id = net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
     net.drive(say(&a.hs, &alice, &room_id, "secret")).await;
     let (heads, _) = shape(&a.hs, &room_id).await;
     let now = a.hs.clock.now();

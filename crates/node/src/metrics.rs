@@ -1,0 +1,69 @@
+//! The homeserver's own numbers, as Prometheus reads them. Those of the transport are entered by
+//! `net` itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use messagehub_homeserver::{Homeserver, peers::Counters};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{
+        counter::ConstCounter,
+        gauge::{ConstGauge, Gauge},
+    },
+    registry::Registry,
+};
+
+/// Enters the numbers of a homeserver.
+pub(crate) fn register(registry: &mut Registry, hs: &Homeserver) {
+    registry.register_collector(Box::new(HomeserverMetrics { hs: hs.clone() }));
+}
+
+#[derive(Debug)]
+struct HomeserverMetrics {
+    hs: Homeserver,
+}
+
+/// Name, help, and where the number stands.
+type Entry = (&'static str, &'static str, fn(&Counters) -> &AtomicU64);
+
+const COUNTERS: &[Entry] = &[
+    ("frames_accepted", "Frames of other servers that were accepted", |c| &c.frames_accepted),
+    ("frames_ignored", "Frames that were of no use, by nobody's fault", |c| &c.frames_ignored),
+    ("frames_rejected", "Frames that any honest peer could see to be bad", |c| &c.frames_rejected),
+    ("frames_dropped", "Frames of ours that did not fit the queue", |c| &c.frames_dropped),
+    ("requests_refused", "Requests of other servers that were refused", |c| &c.requests_refused),
+    ("events_repaired", "Events fetched because gossip did not bring them", |c| &c.events_repaired),
+    ("heads_exchanges", "Comparisons of heads with other servers", |c| &c.heads_exchanges),
+    ("outbox_deliveries", "Deliveries from the outbox", |c| &c.outbox_deliveries),
+];
+
+impl Collector for HomeserverMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counters = self.hs.peers.counters();
+        for (name, help, read) in COUNTERS {
+            let counter = ConstCounter::new(read(counters).load(Ordering::Relaxed));
+            let name = format!("messagehub_{name}");
+            let metric = encoder.encode_descriptor(&name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        let position = ConstGauge::new(self.hs.store.position().0);
+        let kind = <Gauge as prometheus_client::metrics::TypedMetric>::TYPE;
+        let help = "The last position of the store";
+        let metric = encoder.encode_descriptor("messagehub_position", help, None, kind)?;
+        position.encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::COUNTERS;
+
+    #[test]
+    fn names_are_different() {
+        let mut names: Vec<_> = COUNTERS.iter().map(|(name, ..)| name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), COUNTERS.len());
+    }
+}
