@@ -3,7 +3,10 @@
 //! Path, method and authentication scheme of an operation are read from its ruma request type,
 //! so a handler states none of them. All path versions that ruma knows are served.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use axum::{
     Router,
@@ -188,7 +191,11 @@ fn parse<R: Endpoint>(
     }
     let absent = body.is_empty() && R::METHOD != http::Method::GET && is_json(&parts.headers);
     let body = if absent { &b"{}"[..] } else { &body };
-    R::try_from_http_request(http::Request::from_parts(parts, body), &args)
+    let request = http::Request::from_parts(parts, body);
+    // Some of ruma's readers index into what they were given: a login without a `type` panics.
+    // Nothing is shared with them that a panic could leave half-done.
+    catch_unwind(AssertUnwindSafe(|| R::try_from_http_request(request, &args)))
+        .map_err(|_| ApiError::bad_json("The JSON lacks a field that it must have."))?
         .map_err(ApiError::from_request)
 }
 

@@ -111,7 +111,7 @@ pub fn event(
     let changes = set_current_state(txn, server, (room, current), pos)?;
     appended.members = changes.members;
     appended.topic = changes.topic;
-    apply_redactions(txn, room, &appended)?;
+    apply_redactions(txn, room, (appended.nid, pdu))?;
     Ok(appended)
 }
 
@@ -179,10 +179,17 @@ fn advance(
 ) -> Result<StateNid, ViewError> {
     let before = extremities::list(txn, room.nid)?;
     extremities::advance(txn, room.nid, appended.nid, &appended.pdu)?;
-    let heads = extremities::list(txn, room.nid)?;
-    if heads == [appended.nid] {
+    let mut heads = Vec::with_capacity(before.len() + 1);
+    for nid in &before {
+        let id = events::id(txn, *nid)?;
+        if !appended.pdu.prev_events().contains(&id) {
+            heads.push(*nid);
+        }
+    }
+    if heads.is_empty() {
         return Ok(state_after);
     }
+    heads.push(appended.nid);
     let roots_before = states_after(txn, &before)?;
     let roots = states_after(txn, &heads)?;
     // A message on one of several branches leaves the states that were merged as they were.
@@ -222,25 +229,32 @@ fn set_member(
     Ok(Some(MemberChange { user_id: user_id.to_owned(), before, now }))
 }
 
-/// Takes away the content of what an event redacts, and the event's own where a redaction of it
-/// came before.
-fn apply_redactions(txn: &mut Txn<'_>, room: &Room, appended: &Appended) -> Result<(), ViewError> {
-    let own_id = appended.pdu.event_id();
-    for redaction in early_redactions::list(txn, own_id)? {
+/// Takes away the content of what an accepted event redacts, and the event's own where a redaction
+/// of it came before.
+///
+/// # Errors
+///
+/// The store's.
+pub(crate) fn apply_redactions(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    (nid, pdu): (EventNid, &Pdu),
+) -> Result<(), ViewError> {
+    for redaction in early_redactions::list(txn, pdu.event_id())? {
         let redaction = events::get(txn, redaction)?;
-        redact(txn, room, &redaction, (appended.nid, &appended.pdu))?;
+        redact(txn, room, &redaction, (nid, pdu))?;
     }
-    if *appended.pdu.kind() != TimelineEventType::RoomRedaction {
+    if *pdu.kind() != TimelineEventType::RoomRedaction {
         return Ok(());
     }
-    let Some(target_id) = appended.pdu.redacts() else { return Ok(()) };
+    let Some(target_id) = pdu.redacts() else { return Ok(()) };
     match events::find(txn, target_id)? {
         Some(target) if target.redacted_by.is_none() && target.room == room.nid => {
-            let redaction = events::get(txn, appended.nid)?;
+            let redaction = events::get(txn, nid)?;
             redact(txn, room, &redaction, (target.nid, &target.pdu))
         }
         Some(_) => Ok(()),
-        None => Ok(early_redactions::insert(txn, target_id, appended.nid)?),
+        None => Ok(early_redactions::insert(txn, target_id, nid)?),
     }
 }
 

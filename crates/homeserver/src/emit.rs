@@ -267,7 +267,7 @@ impl News {
         appended: &[Appended],
         server: &ServerName,
     ) -> Result<Self, StoreError> {
-        let others = memberships::servers_in(snap, room.nid)?.iter().any(|there| there != server);
+        let others = memberships::is_shared(snap, room.nid, server)?;
         let remote = |change: &MemberChange| change.user_id.server_name() != server;
         let touched = appended.iter().any(|appended| {
             appended.topic == Some(TopicChange::Leave) || appended.members.iter().any(remote)

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::{
     Homeserver,
     federation::{self, Call, FederationError, route},
-    ingest::{self, IngestError, Parcel, verify},
+    ingest::{self, IngestError, Outcome, Parcel, verify},
     outliers::{self, StateError},
     peers::{Counters, REQUEST_TIMEOUT},
     view::ViewError,
@@ -193,7 +193,8 @@ pub const OLDEST_FIRST: &str = "oldest_first";
 enum Answer {
     /// So many events that we had not.
     News(usize),
-    /// Nothing at all: if it has what waits, then the rest is before what we have.
+    /// Nothing that does not wait here already: if it has what waits, then the rest is before what
+    /// we have.
     NothingBetween,
     /// Events that we had, or that are no good.
     NoUse,
@@ -231,6 +232,10 @@ async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<Ans
     };
     let outcomes = ingest::events(hs, parcel).await?;
     Ok(match outcomes.values().filter(|outcome| outcome.is_news()).count() {
+        // It takes us to have all that is before our heads; of a room that we joined we have not.
+        0 if outcomes.values().any(|outcome| *outcome == Outcome::StillParked) => {
+            Answer::NothingBetween
+        }
         0 => Answer::NoUse,
         news => Answer::News(news),
     })

@@ -22,7 +22,7 @@ use ruma::{
 };
 
 use crate::{
-    Homeserver,
+    Homeserver, append,
     federation::{self, route},
     ingest::{self, Admitted, IngestError, verify},
     outliers::{self, StateError},
@@ -70,7 +70,9 @@ pub async fn more(hs: &Homeserver, room_id: &RoomId) -> Result<Progress, StoreEr
     if missing.is_empty() {
         return Ok(Progress::Complete);
     }
-    for server in route::members(hs, room_id, None).await? {
+    let members = route::members(hs, room_id, None).await?;
+    let former = route::former(hs, room_id).await?;
+    for server in members.into_iter().chain(former) {
         match batch(hs, &server, &room, &missing).await {
             Ok(0) => {}
             Ok(placed) => {
@@ -183,7 +185,10 @@ fn place(
     // Positions of the past descend, so the newest is placed first.
     let mut placed = Vec::with_capacity(placements.len());
     for (judged, placement) in placements.iter().rev() {
-        events::insert_history(txn, room, judged, Some(*placement))?;
+        let inserted = events::insert_history(txn, room, judged, Some(*placement))?;
+        if judged.standing() == Standing::Accepted {
+            append::apply_redactions(txn, room, (inserted.nid, judged.pdu()))?;
+        }
         placed.push(judged.pdu().event_id().to_owned());
     }
     placed.reverse();

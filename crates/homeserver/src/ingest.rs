@@ -44,6 +44,8 @@ pub enum Outcome {
     Known,
     /// Kept until its ancestors are here.
     Parked,
+    /// Kept so before, and its ancestors are not here yet.
+    StillParked,
     /// Kept, not shown: the current state does not allow it.
     SoftFailed,
     /// Kept so that it is not asked for again: not allowed where it stands.
@@ -133,7 +135,7 @@ impl Outcome {
     pub(crate) fn is_news(&self) -> bool {
         match self {
             Self::Accepted | Self::Parked | Self::SoftFailed | Self::Rejected => true,
-            Self::Known | Self::Refused(_) | Self::Unjudged(_) => false,
+            Self::Known | Self::StillParked | Self::Refused(_) | Self::Unjudged(_) => false,
         }
     }
 }

@@ -6,15 +6,16 @@ use messagehub_protocol::{
     rules::rules_of,
 };
 use messagehub_store::{
-    StoreError,
+    StoreError, memberships,
     outbox::{self, Batch, Entry, Kind},
+    rooms,
 };
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId,
     api::federation::membership::{
         create_leave_event::v2 as send_leave, prepare_leave_event::v1 as make_leave,
     },
-    events::TimelineEventType,
+    events::{TimelineEventType, room::member::MembershipState},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -176,6 +177,9 @@ async fn leave(
         user_id: OwnedUserId,
     }
     let Queued { room_id, user_id } = serde_json::from_str(body).map_err(unreadable)?;
+    if is_wanted_there(hs, (room_id.clone(), user_id.clone())).await? {
+        return Ok(());
+    }
     let request = make_leave::Request::new(room_id.clone(), user_id.clone());
     let made = federation::ask(hs, destination, request, ASK_TIMEOUT).await?;
     let rules = made.room_version.as_ref().and_then(rules_of);
@@ -195,6 +199,22 @@ async fn leave(
     let pdu = RawValue::from_string(signed.pdu().json().to_owned()).map_err(unreadable)?;
     let request = send_leave::Request::new(room_id, signed.pdu().event_id().to_owned(), pdu);
     federation::ask(hs, destination, request, ASK_TIMEOUT).await.map(drop)
+}
+
+/// Whether a user has joined, or was invited again, since the departure was queued.
+async fn is_wanted_there(
+    hs: &Homeserver,
+    (room_id, user_id): (OwnedRoomId, OwnedUserId),
+) -> Result<bool, StoreError> {
+    hs.store
+        .read(move |snap| {
+            let Some(room) = rooms::find(snap, &room_id)? else { return Ok(false) };
+            let member = memberships::find(snap, room.nid, &user_id)?;
+            Ok(member.is_some_and(|member| {
+                matches!(member.membership, MembershipState::Join | MembershipState::Invite)
+            }))
+        })
+        .await
 }
 
 fn unreadable(error: serde_json::Error) -> FederationError {

@@ -175,17 +175,37 @@ pub(crate) async fn fetch_state(
     let all: BTreeSet<OwnedEventId> =
         ids.pdu_ids.iter().chain(&ids.auth_chain_ids).cloned().collect();
     let missing = hs.store.read(move |snap| edges::missing_of(snap, &all)).await?;
-    let mut pdus = Vec::new();
-    if missing.len() > MAX_SINGLE_REQUESTS {
-        let whole = get_room_state::v1::Request::new(event_id.to_owned(), room.room_id.clone());
-        let whole = federation::ask(hs, server, whole, REQUEST_TIMEOUT).await?;
-        pdus.extend(whole.pdus.into_iter().chain(whole.auth_chain));
-    } else {
-        for id in missing {
-            pdus.push(fetch_event(hs, server, id).await?);
+    let single = match missing.len() > MAX_SINGLE_REQUESTS {
+        true => None,
+        false => fetch_each(hs, server, missing).await?,
+    };
+    let pdus = match single {
+        Some(pdus) => pdus,
+        None => {
+            let whole = get_room_state::v1::Request::new(event_id.to_owned(), room.room_id.clone());
+            let whole = federation::ask(hs, server, whole, REQUEST_TIMEOUT).await?;
+            whole.pdus.into_iter().chain(whole.auth_chain).collect()
+        }
+    };
+    keep_state(hs, room, (pdus, ids.pdu_ids)).await
+}
+
+/// Fetches events one by one; `None` where the server refuses one. To somebody who was put out of
+/// the room it tells the state at an event of their time, and not each event of it by itself.
+async fn fetch_each(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    wanted: Vec<OwnedEventId>,
+) -> Result<Option<Vec<Box<RawValue>>>, FederationError> {
+    let mut pdus = Vec::with_capacity(wanted.len());
+    for id in wanted {
+        match fetch_event(hs, server, id).await {
+            Ok(pdu) => pdus.push(pdu),
+            Err(FederationError::Refused { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
-    keep_state(hs, room, (pdus, ids.pdu_ids)).await
+    Ok(Some(pdus))
 }
 
 async fn keep_state(

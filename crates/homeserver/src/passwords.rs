@@ -1,24 +1,34 @@
-//! Passwords: hashed with argon2id, slowly and a few at a time.
+//! Passwords: hashed with argon2id, slowly and one at a time.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
-use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
+use data_encoding::BASE64_NOPAD;
 use tokio::sync::Semaphore;
 
 use crate::rng::Rng;
 
-/// Memory of one hash, in KiB: OWASP's recommendation for argon2id with two passes.
-const MEMORY_KIB: u32 = 19 * 1024;
+/// Memory of one hash, in KiB. Of the settings that OWASP calls equal, the one with the least
+/// memory: a node at rest must be small.
+const MEMORY_KIB: u32 = 7 * 1024;
 /// Passes over the memory; belongs to [`MEMORY_KIB`].
-const PASSES: u32 = 2;
-/// Hashes computed at the same time: bounds the memory and the cores that log-ins can take.
-const CONCURRENT: usize = 2;
-/// Log-ins that may wait for their turn. One hash takes some 30 ms, so the last one waits a second.
+const PASSES: u32 = 5;
+/// Bytes of a hash.
+const HASH_BYTES: usize = 32;
+/// Log-ins that may wait for their turn. One hash takes some 30 ms, so the last one waits two
+/// seconds.
 const WAITING: usize = 64;
 /// Longest password, in bytes; longer ones only cost time.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 
-static TURNS: Semaphore = Semaphore::const_new(CONCURRENT);
+/// One hash at a time, so that log-ins take one core at most.
+static TURN: Semaphore = Semaphore::const_new(1);
+/// The memory that a hash works in, kept for the next: allocating it anew on whichever thread comes
+/// would leave as much of it in the allocator's pool of every thread.
+static MEMORY: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 static QUEUE: Semaphore = Semaphore::const_new(WAITING);
 
 /// A password as a person typed it. Never printed.
@@ -65,8 +75,9 @@ pub enum PasswordError {
 pub(crate) async fn hash(rng: &Rng, password: Password) -> Result<String, PasswordError> {
     let salt: [u8; 16] = rng.bytes();
     in_turn(move || {
-        let hash = hasher()?.hash_password_with_salt(password.0.as_bytes(), &salt)?;
-        Ok(hash.to_string())
+        let hash = compute(params()?, &password, &salt)?;
+        let (salt, hash) = (BASE64_NOPAD.encode(&salt), BASE64_NOPAD.encode(&hash));
+        Ok(format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p=1${salt}${hash}"))
     })
     .await
 }
@@ -79,22 +90,50 @@ pub(crate) async fn hash(rng: &Rng, password: Password) -> Result<String, Passwo
 pub(crate) async fn verify(password: Password, phc: Option<String>) -> Result<bool, PasswordError> {
     in_turn(move || {
         let Some(phc) = phc else {
-            hasher()?.hash_password_with_salt(password.0.as_bytes(), &[0; 16])?;
+            compute(params()?, &password, &[0; 16])?;
             return Ok(false);
         };
         let phc = PasswordHash::new(&phc)?;
-        match hasher()?.verify_password(password.0.as_bytes(), &phc) {
-            Ok(()) => Ok(true),
-            Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let (Some(salt), Some(expected)) = (phc.salt, phc.hash) else {
+            return Err(HashingFailed("the stored hash is incomplete".to_owned()));
+        };
+        let hash = compute(Params::try_from(&phc)?, &password, salt.as_ref())?;
+        Ok(same(&hash, expected.as_bytes()))
     })
     .await
 }
 
-fn hasher() -> Result<Argon2<'static>, argon2::Error> {
-    let params = Params::new(MEMORY_KIB, PASSES, 1, None)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+fn params() -> Result<Params, argon2::Error> {
+    Params::new(MEMORY_KIB, PASSES, 1, Some(HASH_BYTES))
+}
+
+fn compute(
+    params: Params,
+    password: &Password,
+    salt: &[u8],
+) -> Result<[u8; HASH_BYTES], argon2::Error> {
+    let blocks = params.block_count();
+    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    // What an earlier hash left in the memory is overwritten by the next.
+    let mut memory = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    if memory.len() < blocks {
+        memory.resize(blocks, Block::new());
+    }
+    let mut hash = [0; HASH_BYTES];
+    let working = &mut memory[..blocks];
+    let done = hasher.hash_password_into_with_memory(
+        password.0.as_bytes(),
+        salt,
+        &mut hash,
+        &mut *working,
+    );
+    working.fill(Block::new());
+    done.map(|()| hash)
+}
+
+/// Compares in a time that does not depend on where the two differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |found, (a, b)| found | (a ^ b)) == 0
 }
 
 /// Runs `work` on a thread for blocking work, when its turn comes.
@@ -102,7 +141,7 @@ async fn in_turn<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HashingFailed> + Send + 'static,
 ) -> Result<T, PasswordError> {
     let _waiting = QUEUE.try_acquire().map_err(|_| PasswordError::Busy)?;
-    let _turn = TURNS.acquire().await.map_err(|_| PasswordError::Busy)?;
+    let _turn = TURN.acquire().await.map_err(|_| PasswordError::Busy)?;
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| PasswordError::Hashing(error.to_string()))?
@@ -138,7 +177,7 @@ mod tests {
         let rng = Rng::from_seed([1; 32]);
         let password = |text: &str| Password::new(text.to_owned()).unwrap();
         let phc = hash(&rng, password("correct horse")).await.unwrap();
-        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
+        assert!(phc.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"), "{phc}");
         assert!(verify(password("correct horse"), Some(phc.clone())).await.unwrap());
         assert!(!verify(password("battery staple"), Some(phc.clone())).await.unwrap());
         assert!(!verify(password("correct horse"), None).await.unwrap());

@@ -6,6 +6,8 @@
 //!
 //! Spec: Server-Server API, "Joining Rooms".
 
+use std::time::Duration;
+
 use messagehub_protocol::{
     build::{self, NewEvent, Signer},
     pdu::SignedPdu,
@@ -13,25 +15,46 @@ use messagehub_protocol::{
     rules::{list_supported, rules_of},
     server_keys::KeyRing,
 };
-use messagehub_store::{Room, StoreError, Txn, extremities, memberships, rooms};
+use messagehub_store::{
+    EventNid, Room, Snapshot, StoreError, Txn, events, extremities,
+    joins_under_way::{self, JoinUnderWay},
+    memberships,
+    outbox::{self, NewEntry},
+    rooms,
+};
 use ruma::{
-    OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
     api::federation::membership::{
         create_join_event::v2 as send_join, prepare_join_event::v1 as make_join,
     },
-    events::{StateEventType, TimelineEventType, room::create::RoomCreateEventContent},
+    events::{
+        StateEventType, TimelineEventType,
+        room::{create::RoomCreateEventContent, member::MembershipState},
+    },
     room_version_rules::RoomVersionRules,
 };
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use crate::{
     Homeserver, append,
+    clock::timestamp,
     federation::{self, ASK_TIMEOUT, FederationError, route},
     ingest::{self, Admitted, IngestError, Outcome, verify},
-    outliers,
-    peers::REQUEST_TIMEOUT,
+    outbox as outbox_delivery, outliers,
     view::{self, ViewError},
 };
+
+/// How long the answer to a join may take: it holds the state of the room, 16 MB at 10,000 members,
+/// over a slow home connection.
+const SEND_JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// When a join that was not answered counts as lost, in milliseconds: after whoever waits for the
+/// answer has given up.
+const LOST_AFTER_MS: u64 = 120_000;
+
+/// Memberships of one user that are looked at: a server that is further behind than this has
+/// missed years of somebody coming and going.
+const MAX_MEMBERSHIPS: usize = 64;
 
 /// A join to make.
 #[derive(Debug)]
@@ -147,15 +170,158 @@ async fn through(
     let made = federation::ask(hs, server, request, ASK_TIMEOUT).await?;
     let version = made.room_version.ok_or(RemoteJoinError::UnsupportedVersion)?;
     let rules = rules_of(&version).ok_or(RemoteJoinError::UnsupportedVersion)?;
+    if is_behind(hs, join, &made.event).await? {
+        // It gets our departure from the outbox; until then it would let in whoever has left.
+        outbox_delivery::deliver(hs, server).await?;
+        return Err(RemoteJoinError::Unreachable);
+    }
     let signed = complete(hs, &made.event, join, rules)?;
 
+    let state = send(hs, server, (join, &signed)).await?;
+    install(hs, &join.room_id, Told { version, rules, join: signed, state }).await
+}
+
+/// Sends the join. From here on the other server may have let us in, whatever we hear of it: that
+/// is noted before, and [`finish_lost`] sees to it if the join does not come to its end.
+async fn send(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    (join, signed): (&RemoteJoin, &SignedPdu),
+) -> Result<send_join::RoomState, RemoteJoinError> {
     let pdu = RawValue::from_string(signed.pdu().json().to_owned())
         .map_err(|error| RemoteJoinError::Unusable(error.to_string()))?;
     let event_id = signed.pdu().event_id().to_owned();
     let request = send_join::Request::new(join.room_id.clone(), event_id, pdu);
-    let told = federation::ask(hs, server, request, 3 * REQUEST_TIMEOUT).await?.room_state;
-    let told = Told { version, rules, join: signed, state: told };
-    install(hs, &join.room_id, told).await
+    let under_way = JoinUnderWay {
+        room_id: join.room_id.clone(),
+        user_id: join.user_id.clone(),
+        server: server.clone(),
+        content: join.content.get().to_owned(),
+    };
+    let (now, noted) = (hs.clock.now(), under_way.clone());
+    hs.store.write(move |txn| joins_under_way::begin(txn, &noted, now)).await?;
+    match federation::ask(hs, server, request, SEND_JOIN_TIMEOUT).await {
+        Ok(answer) => Ok(answer.room_state),
+        Err(error) => {
+            if !error.is_transient() {
+                hs.store.write(move |txn| joins_under_way::forget(txn, &under_way)).await?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Brings joins to an end whose answer was lost: the other server may have let the user in. Who is
+/// invited still is brought in; anybody else leaves again, so that nobody waits for them in vain.
+///
+/// # Errors
+/// Fails when the database does.
+pub(crate) async fn finish_lost(hs: &Homeserver) -> Result<(), StoreError> {
+    let before = timestamp(hs.clock.now_ms().saturating_sub(LOST_AFTER_MS));
+    let lost = hs
+        .store
+        .read(move |snap| {
+            let mut lost = Vec::new();
+            for join in joins_under_way::list_before(snap, before)? {
+                let room = rooms::find(snap, &join.room_id)?;
+                let member = match room {
+                    Some(room) => memberships::find(snap, room.nid, &join.user_id)?,
+                    None => None,
+                };
+                lost.push((join, member.map(|member| member.membership)));
+            }
+            Ok::<_, StoreError>(lost)
+        })
+        .await?;
+    for (join, membership) in lost {
+        match membership {
+            Some(MembershipState::Invite) => go_on(hs, join).await?,
+            Some(MembershipState::Join) => {
+                hs.store.write(move |txn| joins_under_way::forget(txn, &join)).await?;
+            }
+            _ => take_back(hs, join).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn go_on(hs: &Homeserver, under_way: JoinUnderWay) -> Result<(), StoreError> {
+    let Ok(content) = RawValue::from_string(under_way.content.clone()) else { return Ok(()) };
+    let again = RemoteJoin {
+        user_id: under_way.user_id.clone(),
+        room_id: under_way.room_id.clone(),
+        via: vec![under_way.server.clone()],
+        content,
+    };
+    match join(hs, again).await {
+        Ok(()) | Err(RemoteJoinError::Unreachable) => Ok(()),
+        Err(RemoteJoinError::Store(error)) => Err(error),
+        Err(_) => hs.store.write(move |txn| joins_under_way::forget(txn, &under_way)).await,
+    }
+}
+
+async fn take_back(hs: &Homeserver, under_way: JoinUnderWay) -> Result<(), StoreError> {
+    let now = hs.clock.now();
+    hs.store
+        .write(move |txn| {
+            let body = json!({ "room_id": under_way.room_id, "user_id": under_way.user_id });
+            let entry = NewEntry {
+                destination: &under_way.server,
+                kind: outbox::Kind::Leave,
+                slot: None,
+                body: &body.to_string(),
+            };
+            // Before it is sent, the outbox looks whether the user is in the room after all.
+            outbox::insert(txn, entry, now)?;
+            joins_under_way::forget(txn, &under_way)
+        })
+        .await?;
+    hs.peers.wake();
+    Ok(())
+}
+
+/// Whether a server places the join on a membership of the user that a departure, which we know
+/// of, has replaced: state resolution would undo such a join, and only we would believe in it.
+async fn is_behind(
+    hs: &Homeserver,
+    join: &RemoteJoin,
+    template: &RawValue,
+) -> Result<bool, StoreError> {
+    let (room_id, user_id) = (join.room_id.clone(), join.user_id.clone());
+    let before = hs
+        .store
+        .read(move |snap| {
+            let Some(room) = rooms::find(snap, &room_id)? else { return Ok(Vec::new()) };
+            let member = memberships::find(snap, room.nid, &user_id)?;
+            let departure = member.filter(|member| {
+                matches!(member.membership, MembershipState::Leave | MembershipState::Ban)
+            });
+            match departure.and_then(|member| member.event) {
+                Some(nid) => replaced(snap, nid),
+                None => Ok(Vec::new()),
+            }
+        })
+        .await?;
+    Ok(before.iter().any(|event_id| template.get().contains(event_id.as_str())))
+}
+
+/// The memberships of the same user before this one, the last first, as their auth events tell.
+fn replaced(snap: &Snapshot<'_>, last: EventNid) -> Result<Vec<OwnedEventId>, StoreError> {
+    let mut member = events::pdu(snap, last)?;
+    let mut before = Vec::new();
+    while before.len() < MAX_MEMBERSHIPS {
+        let mut previous = None;
+        for event_id in member.auth_events() {
+            let found = events::find(snap, event_id)?.map(|event| event.pdu);
+            previous = previous.or(found.filter(|event| {
+                event.kind() == member.kind() && event.state_key() == member.state_key()
+            }));
+        }
+        let Some(previous) = previous else { break };
+        before.push(previous.event_id().to_owned());
+        member = previous;
+    }
+    Ok(before)
 }
 
 fn complete(
@@ -231,7 +397,9 @@ async fn install(
                 Some(room) => room,
                 None => rooms::insert(txn, &id, &verified.version)?,
             };
+            let user_id = verified.join.pdu().sender().to_owned();
             let admitted = apply(txn, &us, &mut room, verified)?;
+            joins_under_way::end(txn, &id, &user_id)?;
             Ok::<_, RemoteJoinError>((room, admitted))
         })
         .await?;

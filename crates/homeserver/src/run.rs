@@ -23,6 +23,7 @@ use crate::{
     federation::{keys, route},
     gap, heads, history, ingest, outbox,
     peers::{Acceptance, Inbound},
+    remote_join,
 };
 use agenda::{Agenda, Job};
 
@@ -104,6 +105,7 @@ async fn note(hs: &Homeserver, agenda: &mut Agenda, report: Inbound) {
 /// Once a minute: whatever signs of life did not bring about.
 async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
     renew_keys(hs).await;
+    agenda.add(Job::LostJoins);
     agenda.forget_attempts();
     let us = hs.server_name().to_owned();
     let co_members =
@@ -168,6 +170,7 @@ async fn perform(hs: Homeserver, job: &Job) {
         Job::RoomHeads(server, room_id) => quiet(heads::compare_room(&hs, server, room_id).await),
         Job::Gap(room_id) => gap::fill(&hs, room_id, None).await.map(drop),
         Job::Outbox(server) => outbox::deliver(&hs, server).await.map(drop),
+        Job::LostJoins => remote_join::finish_lost(&hs).await,
         Job::History(room_id) => fetch_history(&hs, room_id).await,
     };
     warn_of(outcome);

@@ -149,20 +149,24 @@ pub fn for_sending(
     if !keys.contains(&create) {
         keys.push(create);
     }
-    let state = part(txn, state_before, &keys)?;
-    let auth_events = auth::select(&types, &state);
-    let mut judging = Vec::with_capacity(auth_events.len());
-    for event in &auth_events {
-        let stored = events::find(txn, event.event_id())?
-            .ok_or_else(|| ViewError::Missing(vec![event.event_id().to_owned()]))?;
-        judging.push((stored.pdu, stored.standing));
+    let mut state = AuthState::with_capacity(keys.len());
+    let mut judging = Vec::with_capacity(keys.len());
+    for key in &keys {
+        let Some(nid) = room_state::get(txn, state_before, &key.0, &key.1)? else { continue };
+        let event = events::get(txn, nid)?;
+        if types.contains(key) {
+            judging.push((Arc::clone(&event.pdu), event.standing));
+        }
+        state.insert(key.clone(), event.pdu);
     }
     let current_state = match room.state == state_before {
         true => state.clone(),
         false => part(txn, room.state, &keys)?,
     };
-    let place =
-        Place { prev_events: previous.into_iter().map(|event| event.pdu).collect(), auth_events };
+    let place = Place {
+        prev_events: previous.into_iter().map(|event| event.pdu).collect(),
+        auth_events: auth::select(&types, &state),
+    };
     let view = RoomView {
         rules,
         auth_events: judging,
@@ -203,7 +207,7 @@ pub fn state_event(
     state_key: &str,
 ) -> Result<Option<Arc<Pdu>>, StoreError> {
     match room_state::get(snap, state, kind, state_key)? {
-        Some(nid) => Ok(Some(events::get(snap, nid)?.pdu)),
+        Some(nid) => Ok(Some(events::pdu(snap, nid)?)),
         None => Ok(None),
     }
 }

@@ -83,9 +83,12 @@ fn fill(txn: &mut Txn<'_>, members: usize, build: Build) -> Result<StateNid, Sto
             let changes = all.map(|(kind, key, event)| (kind, key, Some(event)));
             room_state::apply(txn, room_state::EMPTY, changes)
         }
-        Build::OneByOne => all.fold(Ok(room_state::EMPTY), |root, (kind, key, event)| {
-            room_state::set(txn, root?, kind, key, event)
-        }),
+        Build::OneByOne => {
+            let mut all = all;
+            all.try_fold(room_state::EMPTY, |root, (kind, key, event)| {
+                room_state::set(txn, root, kind, key, event)
+            })
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub mod edges;
 pub mod events;
 pub mod extremities;
 pub mod filters;
+pub mod joins_under_way;
 pub mod media;
 pub mod memberships;
 pub mod names;

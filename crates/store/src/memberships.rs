@@ -230,6 +230,22 @@ pub fn servers_in(snap: &Snapshot<'_>, room: RoomNid) -> Result<Vec<OwnedServerN
     rows.map(|nid| names::server(snap, nid?)).collect()
 }
 
+/// The servers of everybody that a room knows of, whatever they are there. Costs what there are
+/// users.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn servers_known(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+) -> Result<Vec<OwnedServerName>, StoreError> {
+    let mut select = snap.conn().prepare_cached(
+        "SELECT DISTINCT server FROM memberships WHERE room = ?1 ORDER BY server",
+    )?;
+    let rows = select.query_map([room], |row| row.get::<_, ServerNid>(0))?;
+    rows.map(|nid| names::server(snap, nid?)).collect()
+}
+
 /// The rooms in which both servers have a joined user.
 ///
 /// # Errors
@@ -268,6 +284,39 @@ pub fn is_server_in(
         "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server = ?3)",
     )?;
     Ok(select.query_row((room, JOIN, server), |row| row.get(0))?)
+}
+
+/// Whether a server has, or ever had, anybody that a room knows of.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn is_server_known(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+    server: &ServerName,
+) -> Result<bool, StoreError> {
+    let Some(server) = names::find_server(snap, server)? else { return Ok(false) };
+    let mut select = snap.conn().prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND server = ?2)",
+    )?;
+    Ok(select.query_row((room, server), |row| row.get(0))?)
+}
+
+/// Everybody of a server that a room knows of, whatever they are there.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn list_from(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+    server: &ServerName,
+) -> Result<Vec<OwnedUserId>, StoreError> {
+    let Some(server) = names::find_server(snap, server)? else { return Ok(Vec::new()) };
+    let mut select = snap.conn().prepare_cached(
+        "SELECT user FROM memberships WHERE room = ?1 AND server = ?2 ORDER BY user",
+    )?;
+    let rows = select.query_map((room, server), |row| row.get::<_, UserNid>(0))?;
+    rows.map(|nid| names::user(snap, nid?)).collect()
 }
 
 /// Every other server with a joined user in some room where `server` has one.
@@ -325,6 +374,25 @@ pub fn list_heroes(
         }
     }
     Ok(Vec::new())
+}
+
+/// Whether any server but one has a joined user in a room. Costs two look-ups.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn is_shared(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+    server: &ServerName,
+) -> Result<bool, StoreError> {
+    let Some(server) = names::find_server(snap, server)? else {
+        return Ok(!servers_in(snap, room)?.is_empty());
+    };
+    let mut select = snap.conn().prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server > ?3)
+             OR EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server < ?3)",
+    )?;
+    Ok(select.query_row((room, JOIN, server), |row| row.get(0))?)
 }
 
 /// A joined user as a column.

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_federation.sql"),
     include_str!("../migrations/0004_sync.sql"),
     include_str!("../migrations/0005_aliases.sql"),
+    include_str!("../migrations/0006_joins.sql"),
 ];
 
 /// The newest schema this program knows.

@@ -6,7 +6,7 @@ pub mod http;
 pub mod namespace;
 pub mod node;
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 /// How long anything may take before a test gives up. Generous: the machine may be busy, and no
 /// test waits this long when all is well.
@@ -17,11 +17,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// # Panics
 ///
 /// When that takes longer than [`DEADLINE`].
-pub async fn eventually<T, F, Fut>(what: &str, mut look: F) -> T
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Option<T>>,
-{
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let mut pause = tokio::time::interval(Duration::from_millis(50));
     let search = async {
         loop {

@@ -64,11 +64,14 @@ impl<'a> Node<'a> {
         let _ = std::fs::remove_file(self.data.path().join("admin.address"));
         let mut command = self.command();
         command.args(&self.arguments).stdin(Stdio::null()).stdout(out).stderr(log);
-        self.process = Some(command.kill_on_drop(true).spawn().expect("the binary starts"));
+        let mut process = command.kill_on_drop(true).spawn().expect("the binary starts");
         eventually("the node starts", async || {
+            let ended = process.try_wait().expect("a child of ours");
+            assert!(ended.is_none(), "{ended:?}, log:\n{}", self.log());
             self.data.path().join("admin.address").exists().then_some(())
         })
         .await;
+        self.process = Some(process);
     }
 
     /// SIGKILL.
@@ -133,6 +136,8 @@ impl<'a> Node<'a> {
             None => tokio::process::Command::new(binary),
         };
         command.arg("--data").arg(self.data.path());
+        // It is ours, and the node refuses variables that it does not know.
+        command.env_remove("MESSAGEHUB_BIN");
         if self.machine.is_none() {
             command.env("MESSAGEHUB_RATE_LIMITS", "null");
         }

@@ -1,6 +1,12 @@
 //! A node, and its life from a start to the next crash.
 
-use std::{cell::{Cell, RefCell}, collections::BTreeSet, path::Path, rc::Rc, sync::atomic::Ordering};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    path::Path,
+    rc::Rc,
+    sync::atomic::Ordering,
+};
 
 use axum::Router;
 use messagehub_homeserver::{

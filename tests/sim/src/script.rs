@@ -1,6 +1,10 @@
 //! The course of a run: trouble, peace, the last word.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use messagehub_homeserver::{StoreError, history};
 use messagehub_store::outbox;
@@ -159,6 +163,11 @@ async fn settle(world: &Rc<World>, when: &str) -> Result<(), Fault> {
         let open = open.or(undelivered(world).await?);
         let Some(open) = open else { return Ok(()) };
         if waited >= PEACE {
+            for room_id in &rooms {
+                for (node, glance) in glances(world, room_id).await? {
+                    tracing::info!(node, %room_id, ?glance, "in the end");
+                }
+            }
             return Err(format!("{waited:?} after {when}, {open}").into());
         }
         tokio::time::sleep(GLANCE).await;
@@ -169,10 +178,8 @@ async fn settle(world: &Rc<World>, when: &str) -> Result<(), Fault> {
 /// What is still different between nodes in one room, in words.
 async fn unsettled(world: &Rc<World>, room_id: &OwnedRoomId) -> Result<Option<String>, Fault> {
     let glances = glances(world, room_id).await?;
-    let members: std::collections::BTreeSet<_> =
-        glances.keys().map(|node| world.nodes[*node].name.clone()).collect();
-    let all_heads: std::collections::BTreeSet<_> =
-        glances.values().flat_map(|glance| glance.heads.clone()).collect();
+    let members: BTreeSet<_> = glances.keys().map(|node| world.nodes[*node].name.clone()).collect();
+    let all_heads: BTreeSet<_> = glances.values().flat_map(|glance| glance.heads.clone()).collect();
     for (node, glance) in &glances {
         let (node, waiting) = (*node, &glance.waiting);
         if !waiting.is_empty() {
@@ -187,7 +194,7 @@ async fn unsettled(world: &Rc<World>, room_id: &OwnedRoomId) -> Result<Option<St
     }
     for (node, glance) in &glances {
         if glance.servers != members {
-            let named = |names: &std::collections::BTreeSet<ruma::OwnedServerName>| {
+            let named = |names: &BTreeSet<ruma::OwnedServerName>| {
                 names.iter().filter_map(|name| world.node_of(name)).collect::<Vec<_>>()
             };
             return Ok(Some(format!(

@@ -75,6 +75,9 @@ impl From<TransactionError> for ApiError {
     fn from(error: TransactionError) -> Self {
         match error {
             TransactionError::TooLarge => Self::too_large(error.to_string()),
+            TransactionError::JoinUnderWay => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", error.to_string())
+            }
             TransactionError::Store(error) => Self::internal(&error),
         }
     }

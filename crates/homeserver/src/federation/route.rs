@@ -31,6 +31,27 @@ pub async fn members(
     Ok(ordered(hs, servers, first))
 }
 
+/// Servers to ask for what no member has: those connected that were in the room, or were to be.
+/// Whoever has left may be the only one who holds what was before.
+///
+/// # Errors
+/// Fails when the database does.
+pub async fn former(hs: &Homeserver, room_id: &RoomId) -> Result<Vec<OwnedServerName>, StoreError> {
+    let room_id = room_id.to_owned();
+    let mut servers = hs
+        .store
+        .read(move |snap| {
+            let Some(room) = rooms::find(snap, &room_id)? else { return Ok(Vec::new()) };
+            let joined = memberships::servers_in(snap, room.nid)?;
+            let mut known = memberships::servers_known(snap, room.nid)?;
+            known.retain(|server| !joined.contains(server));
+            Ok::<_, StoreError>(known)
+        })
+        .await?;
+    servers.retain(|server| hs.peers.is_connected(server));
+    Ok(ordered(hs, servers, None))
+}
+
 /// Some servers in the order in which to ask them, each once, without ourselves.
 pub fn ordered(
     hs: &Homeserver,

@@ -42,7 +42,7 @@ pub(crate) fn admit(
     while let Some(signed) = queue.pop_front() {
         let event_id = signed.pdu().event_id().to_owned();
         let outcome = one(txn, us, room, (from, signed), &mut admitted.topics)?;
-        if outcome != Outcome::Parked {
+        if !matches!(outcome, Outcome::Parked | Outcome::StillParked) {
             pending::remove(txn, &event_id)?;
             queue.extend(ready(txn, room, &event_id)?);
         }
@@ -82,8 +82,9 @@ fn one(
                 origin: from,
                 json: pdu.json(),
             };
+            let waited = pending::contains(txn, pdu.event_id())?;
             pending::park(txn, new, &missing)?;
-            return Ok(Outcome::Parked);
+            return Ok(if waited { Outcome::StillParked } else { Outcome::Parked });
         }
         Err(ViewError::Resolve(error)) => {
             tracing::error!(event_id = %pdu.event_id(), %error, "branches could not be resolved");

@@ -211,6 +211,7 @@ fn acceptance<'o>(
             Outcome::Accepted => acceptance = Acceptance::Accept,
             Outcome::Known
             | Outcome::Parked
+            | Outcome::StillParked
             | Outcome::SoftFailed
             | Outcome::Rejected
             | Outcome::Unjudged(_) => {}

@@ -27,6 +27,8 @@ pub(super) enum Job {
     Gap(OwnedRoomId),
     /// Deliver what waits for a server.
     Outbox(OwnedServerName),
+    /// Bring joins to an end whose answer was lost.
+    LostJoins,
     /// Fetch some history of a room.
     History(OwnedRoomId),
 }

@@ -44,19 +44,43 @@ pub enum AccessError {
     Store(#[from] StoreError),
 }
 
-/// The room, if both we and the asking server are in it and its access list lets that server in.
+/// The room, if the asking server is in it and its access list lets that server in.
+///
+/// We need not be in it any more: what we hold from when we were may be what only we hold, such as
+/// the events before our departure.
 ///
 /// # Errors
 /// Why it may not be told.
 pub fn shared_room(
     snap: &Snapshot<'_>,
     room_id: &RoomId,
-    us: &ServerName,
     origin: &ServerName,
 ) -> Result<Room, AccessError> {
-    let room = resident_room(snap, room_id, us, origin)?;
+    let room = rooms::find(snap, room_id)?.ok_or(AccessError::UnknownRoom)?;
+    if !is_admitted(snap, &room, origin)? {
+        return Err(AccessError::Excluded);
+    }
     if !memberships::is_server_in(snap, room.nid, origin)? {
         return Err(AccessError::NotInRoom);
+    }
+    Ok(room)
+}
+
+/// The room, if the asking server is in it or was. What it may be told is for [`Sight`] to say.
+///
+/// # Errors
+/// Why it may not be told.
+pub fn remembered_room(
+    snap: &Snapshot<'_>,
+    room_id: &RoomId,
+    origin: &ServerName,
+) -> Result<Room, AccessError> {
+    let room = rooms::find(snap, room_id)?.ok_or(AccessError::UnknownRoom)?;
+    if !memberships::is_server_known(snap, room.nid, origin)? {
+        return Err(AccessError::NotInRoom);
+    }
+    if !is_admitted(snap, &room, origin)? {
+        return Err(AccessError::Excluded);
     }
     Ok(room)
 }
@@ -105,8 +129,19 @@ pub fn is_admitted(
 pub(crate) struct Sight<'s> {
     snap: &'s Snapshot<'s>,
     room: &'s Room,
+    presence: Presence,
     users: Vec<OwnedUserId>,
     by_state: HashMap<StateNid, bool>,
+    was_in: HashMap<StateNid, bool>,
+}
+
+/// What the asking server is to the room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// It has users in it.
+    Member,
+    /// It had; what came after them is not for it.
+    Former,
 }
 
 impl<'s> Sight<'s> {
@@ -115,17 +150,28 @@ impl<'s> Sight<'s> {
         room: &'s Room,
         origin: &ServerName,
     ) -> Result<Self, StoreError> {
-        let users = memberships::list_joined_from(snap, room.nid, origin)?;
-        Ok(Self { snap, room, users, by_state: HashMap::new() })
+        let joined = memberships::list_joined_from(snap, room.nid, origin)?;
+        let (presence, users) = match joined.is_empty() {
+            true => (Presence::Former, memberships::list_from(snap, room.nid, origin)?),
+            false => (Presence::Member, joined),
+        };
+        let (by_state, was_in) = (HashMap::new(), HashMap::new());
+        Ok(Self { snap, room, presence, users, by_state, was_in })
     }
 
-    /// An event as that server may have it: whole, or redacted where the history is not for it
-    /// or the content was taken away.
+    /// An event as that server may have it: not at all, whole, or redacted where the history is
+    /// not for it or the content was taken away. State is always whole, since every server must
+    /// judge by the same content, whatever redactions it knows of.
     pub(crate) fn shape(
         &mut self,
         event: &StoredEvent,
     ) -> Result<Option<Box<RawValue>>, StoreError> {
-        if event.redacted_by.is_none() && self.is_visible(event)? {
+        if !self.may_know(event)? {
+            return Ok(None);
+        }
+        let whole =
+            event.pdu.is_state() || (event.redacted_by.is_none() && self.is_visible(event)?);
+        if whole {
             return Ok(raw(event.pdu.json()));
         }
         let Some(rules) = rules_of(&self.room.version) else { return Ok(None) };
@@ -133,12 +179,27 @@ impl<'s> Sight<'s> {
         Ok(redacted.ok().and_then(|pdu| raw(pdu.json())))
     }
 
-    /// Spec: Client-Server API, "Room History Visibility", for the users of a server.
-    fn is_visible(&mut self, event: &StoredEvent) -> Result<bool, StoreError> {
-        // State tells who is who; it goes to every server in the room.
-        if event.pdu.is_state() {
+    /// Whether that server may know that there is this event: always while it is in the room,
+    /// else if it was in it before or after the event.
+    pub(crate) fn may_know(&mut self, event: &StoredEvent) -> Result<bool, StoreError> {
+        if self.presence == Presence::Member {
             return Ok(true);
         }
+        for state in [event.state_before, event.state_after].into_iter().flatten() {
+            let known = match self.was_in.get(&state) {
+                Some(known) => *known,
+                None => self.is_one_of(state, &[MembershipState::Join])?,
+            };
+            self.was_in.insert(state, known);
+            if known {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Spec: Client-Server API, "Room History Visibility", for the users of a server.
+    fn is_visible(&mut self, event: &StoredEvent) -> Result<bool, StoreError> {
         let state = event.state_before.unwrap_or(self.room.state);
         if let Some(visible) = self.by_state.get(&state) {
             return Ok(*visible);
@@ -155,27 +216,29 @@ impl<'s> Sight<'s> {
                 serde_json::from_str::<RoomHistoryVisibilityEventContent>(pdu.content().get()).ok()
             })
             .map_or(HistoryVisibility::Shared, |content| content.history_visibility);
-        let is_one_of = |wanted: &[MembershipState]| -> Result<bool, StoreError> {
-            for user in &self.users {
-                let kind = StateEventType::RoomMember;
-                let member = state_event(self.snap, state, &kind, user.as_str())?;
-                let membership = member.and_then(|pdu| {
-                    serde_json::from_str::<RoomMemberEventContent>(pdu.content().get()).ok()
-                });
-                if membership.is_some_and(|content| wanted.contains(&content.membership)) {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        };
         match visibility {
             HistoryVisibility::Invited => {
-                is_one_of(&[MembershipState::Join, MembershipState::Invite])
+                self.is_one_of(state, &[MembershipState::Join, MembershipState::Invite])
             }
-            HistoryVisibility::Joined => is_one_of(&[MembershipState::Join]),
+            HistoryVisibility::Joined => self.is_one_of(state, &[MembershipState::Join]),
             // Without the event, and for values nobody knows, the specification says `shared`.
             _ => Ok(true),
         }
+    }
+
+    /// Whether a user of that server is one of these in a state.
+    fn is_one_of(&self, state: StateNid, wanted: &[MembershipState]) -> Result<bool, StoreError> {
+        for user in &self.users {
+            let kind = StateEventType::RoomMember;
+            let member = state_event(self.snap, state, &kind, user.as_str())?;
+            let membership = member.and_then(|pdu| {
+                serde_json::from_str::<RoomMemberEventContent>(pdu.content().get()).ok()
+            });
+            if membership.is_some_and(|content| wanted.contains(&content.membership)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -14,7 +14,7 @@ use messagehub_store::{
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::value::RawValue;
 
-use super::access::{AccessError, Sight, raw, shared_room};
+use super::access::{AccessError, Sight, raw, remembered_room};
 use crate::{Homeserver, federation::keys};
 
 /// The most events in one answer: what one transaction may carry is 50; twice that halves the
@@ -69,10 +69,10 @@ pub async fn backfill(
     room_id: OwnedRoomId,
     (from, limit): (Vec<OwnedEventId>, usize),
 ) -> Result<Events, AccessError> {
-    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    let own = hs.identity.server_keys();
     hs.store
         .read(move |snap| {
-            let room = shared_room(snap, &room_id, &us, &origin)?;
+            let room = remembered_room(snap, &room_id, &origin)?;
             let from = &from[..from.len().min(MAX_IDS)];
             let walk =
                 edges::Walk { room: room.nid, from, known: &[], limit: limit.min(MAX_EVENTS) };
@@ -98,10 +98,10 @@ pub async fn missing(
     origin: OwnedServerName,
     wanted: Missing,
 ) -> Result<Events, AccessError> {
-    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    let own = hs.identity.server_keys();
     hs.store
         .read(move |snap| {
-            let room = shared_room(snap, &wanted.room_id, &us, &origin)?;
+            let room = remembered_room(snap, &wanted.room_id, &origin)?;
             let chosen = between(snap, room.nid, &wanted)?;
             let mut sight = Sight::new(snap, &room, &origin)?;
             let mut pdus = Vec::new();
@@ -152,20 +152,21 @@ pub async fn event(
     origin: OwnedServerName,
     event_id: OwnedEventId,
 ) -> Result<Events, AccessError> {
-    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    let own = hs.identity.server_keys();
     hs.store
         .read(move |snap| {
             let event = events::find(snap, &event_id)?.ok_or(AccessError::UnknownEvent)?;
             let room = rooms::get_by_nid(snap, event.room)?;
             if event.standing == Standing::Rejected
-                || !memberships::is_server_in(snap, room.nid, &origin)?
+                || !memberships::is_server_known(snap, room.nid, &origin)?
             {
                 return Err(AccessError::UnknownEvent);
             }
-            shared_room(snap, &room.room_id, &us, &origin)?;
+            remembered_room(snap, &room.room_id, &origin)?;
             let pdu = Sight::new(snap, &room, &origin)?.shape(&event)?;
+            let pdu = pdu.ok_or(AccessError::UnknownEvent)?;
             let server_keys = keys::for_events(snap, &own, [&*event.pdu])?;
-            Ok(Events { pdus: pdu.into_iter().collect(), server_keys })
+            Ok(Events { pdus: vec![pdu], server_keys })
         })
         .await
 }
@@ -180,27 +181,31 @@ pub async fn auth_chain(
     room_id: OwnedRoomId,
     event_id: OwnedEventId,
 ) -> Result<Events, AccessError> {
-    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    let own = hs.identity.server_keys();
     hs.store
         .read(move |snap| {
-            let event = event_in(snap, &room_id, (&us, &origin), &event_id)?;
+            let event = event_in(snap, &room_id, &origin, &event_id)?;
             let chain = edges::auth_chain(snap, [&event.pdu])?;
             whole(snap, &own, chain.events.values())
         })
         .await
 }
 
-/// An event of a room that the asker is in.
+/// An event of a room that the asker is in, or was in at that time.
 pub(super) fn event_in(
     snap: &Snapshot<'_>,
     room_id: &RoomId,
-    (us, origin): (&ServerName, &ServerName),
+    origin: &ServerName,
     event_id: &EventId,
 ) -> Result<StoredEvent, AccessError> {
-    let room = shared_room(snap, room_id, us, origin)?;
-    events::find(snap, event_id)?
+    let room = remembered_room(snap, room_id, origin)?;
+    let event = events::find(snap, event_id)?
         .filter(|event| event.room == room.nid)
-        .ok_or(AccessError::UnknownEvent)
+        .ok_or(AccessError::UnknownEvent)?;
+    match Sight::new(snap, &room, origin)?.may_know(&event)? {
+        true => Ok(event),
+        false => Err(AccessError::UnknownEvent),
+    }
 }
 
 /// State and auth events, which every member may see whole.

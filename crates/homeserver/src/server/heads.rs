@@ -36,7 +36,7 @@ pub async fn compare(
             }
             let mut behind = Vec::new();
             for (room_id, theirs) in asked.heads {
-                let Some(room) = shared(snap, &room_id, &us, &origin)? else { continue };
+                let Some(room) = shared(snap, &room_id, &origin)? else { continue };
                 if lacks(snap, &theirs)? {
                     behind.push(room_id.clone());
                 }
@@ -86,10 +86,9 @@ pub(crate) fn lacks(snap: &Snapshot<'_>, ids: &[OwnedEventId]) -> Result<bool, S
 fn shared(
     snap: &Snapshot<'_>,
     room_id: &OwnedRoomId,
-    us: &ServerName,
     them: &ServerName,
 ) -> Result<Option<Room>, StoreError> {
-    match access::shared_room(snap, room_id, us, them) {
+    match access::shared_room(snap, room_id, them) {
         Ok(room) => Ok(Some(room)),
         Err(access::AccessError::Store(error)) => Err(error),
         Err(_) => Ok(None),

@@ -45,10 +45,10 @@ pub async fn before(
     room_id: OwnedRoomId,
     event_id: OwnedEventId,
 ) -> Result<State, AccessError> {
-    let (us, own) = (hs.server_name().to_owned(), hs.identity.server_keys());
+    let own = hs.identity.server_keys();
     hs.store
         .read(move |snap| {
-            let event = event_in(snap, &room_id, (&us, &origin), &event_id)?;
+            let event = event_in(snap, &room_id, &origin, &event_id)?;
             let root = event.state_before.ok_or(AccessError::UnknownState)?;
             Ok(whole(snap, root, &own)?)
         })
@@ -65,10 +65,9 @@ pub async fn ids_before(
     room_id: OwnedRoomId,
     event_id: OwnedEventId,
 ) -> Result<StateIds, AccessError> {
-    let us = hs.server_name().to_owned();
     hs.store
         .read(move |snap| {
-            let event = event_in(snap, &room_id, (&us, &origin), &event_id)?;
+            let event = event_in(snap, &room_id, &origin, &event_id)?;
             let root = event.state_before.ok_or(AccessError::UnknownState)?;
             let (state, chain) = gather(snap, root)?;
             Ok(StateIds {

@@ -12,7 +12,7 @@ use messagehub_protocol::{
     server_keys::KeyRing,
 };
 use messagehub_store::{
-    Room, StoreError, Txn,
+    Room, StoreError, Txn, joins_under_way,
     memberships::{self, NewMembership},
     outbox::{self, Arrival},
     rooms,
@@ -52,6 +52,9 @@ pub enum TransactionError {
     /// More entries than a transaction may have.
     #[error("a transaction with too many entries")]
     TooLarge,
+    /// It is about a room that we are just joining; only afterwards can we know what it means.
+    #[error("a join is under way; try again later")]
+    JoinUnderWay,
     /// Our own database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -124,13 +127,19 @@ async fn of_room(
     origin: &OwnedServerName,
     room_id: OwnedRoomId,
     pdus: Vec<Box<RawValue>>,
-) -> Result<Results, StoreError> {
+) -> Result<Results, TransactionError> {
     let (us, them, id) = (hs.server_name().to_owned(), origin.clone(), room_id.clone());
     let standing = hs.store.read(move |snap| {
-        let Some(room) = rooms::find(snap, &id)? else {
-            return Ok::<_, StoreError>(Standing::Stranger);
+        let room = rooms::find(snap, &id)?;
+        let is_ours = match &room {
+            Some(room) => memberships::is_server_in(snap, room.nid, &us)?,
+            None => false,
         };
-        if !memberships::is_server_in(snap, room.nid, &us)? {
+        if !is_ours && joins_under_way::is_any(snap, &id)? {
+            return Err(TransactionError::JoinUnderWay);
+        }
+        let Some(room) = room else { return Ok(Standing::Stranger) };
+        if !is_ours {
             return Ok(Standing::Outside(room));
         }
         Ok(if !access::is_admitted(snap, &room, &them)? {
@@ -146,15 +155,15 @@ async fn of_room(
             let parcel = Parcel { room_id, from: origin.clone(), pdus };
             match ingest::events(hs, parcel).await {
                 Ok(outcomes) => Ok(outcomes.into_iter().map(result).collect()),
-                Err(IngestError::View(view::ViewError::Store(error))) => Err(error),
+                Err(IngestError::View(view::ViewError::Store(error))) => Err(error.into()),
                 Err(error) => {
                     tracing::warn!(%origin, %error, "a transaction could not be applied");
                     Ok(Results::new())
                 }
             }
         }
-        Standing::Newcomer => newcomer::introduced(hs, origin, room_id, pdus).await,
-        Standing::Outside(room) => withdrawals(hs, origin, room, pdus).await,
+        Standing::Newcomer => Ok(newcomer::introduced(hs, origin, room_id, pdus).await?),
+        Standing::Outside(room) => Ok(withdrawals(hs, origin, room, pdus).await?),
         Standing::Stranger => {
             tracing::debug!(%origin, %room_id, "events of a room that we do not share");
             Ok(Results::new())
@@ -166,7 +175,11 @@ fn result((event_id, outcome): (OwnedEventId, Outcome)) -> (OwnedEventId, Result
     let result = match outcome {
         Outcome::Refused(reason) | Outcome::Unjudged(reason) => Err(reason),
         Outcome::Rejected => Err("the event is not allowed where it stands".to_owned()),
-        Outcome::Accepted | Outcome::Known | Outcome::Parked | Outcome::SoftFailed => Ok(()),
+        Outcome::Accepted
+        | Outcome::Known
+        | Outcome::Parked
+        | Outcome::StillParked
+        | Outcome::SoftFailed => Ok(()),
     };
     (event_id, result)
 }

@@ -1,7 +1,8 @@
-//! A server that joined a room of ours while we were away, and shows us how.
+//! A server that is not in a room as far as we know, but may have joined while we were away: it
+//! shows us how it came in, or that it sent users of ours out.
 //!
-//! A stranger must not cost us more than a look: nothing is kept but a join that the room's rules
-//! allow, or one that waits for what lies between, of which a stranger has one in a room.
+//! A stranger must not cost us more than a look: nothing is kept but a membership that the room's
+//! rules allow, or one that waits for what lies between, of which a stranger has one in a room.
 
 use messagehub_protocol::{
     pdu::SignedPdu,
@@ -10,7 +11,7 @@ use messagehub_protocol::{
 };
 use messagehub_store::{Room, StoreError, Txn, pending};
 use ruma::{
-    OwnedRoomId, OwnedServerName, ServerName,
+    OwnedRoomId, OwnedServerName, ServerName, UserId,
     events::{TimelineEventType, room::member::MembershipState},
 };
 use serde_json::value::RawValue;
@@ -23,7 +24,7 @@ use crate::{
     visibility::membership_in,
 };
 
-/// Takes the first join of a user of `origin` among some events, if the room lets that user in.
+/// Takes the first membership of use among some events, if the room's rules allow it.
 ///
 /// # Errors
 /// Fails when the database does.
@@ -38,8 +39,8 @@ pub(super) async fn introduced(
         .store
         .write(move |txn| {
             let mut room = verify::room_of_ours(txn, &id, &us)?;
-            let Some(join) = find_join(txn, &room, (&them, pdus))? else { return Ok(None) };
-            let admitted = take(txn, &us, &mut room, (&them, join))?;
+            let Some(event) = find(txn, (&us, &room), (&them, pdus))? else { return Ok(None) };
+            let admitted = take(txn, &us, &mut room, (&them, event))?;
             Ok::<_, IngestError>(admitted.map(|admitted| (room, admitted)))
         })
         .await;
@@ -47,7 +48,7 @@ pub(super) async fn introduced(
         Ok(Some((room, admitted))) => {
             let outcomes = ingest::settle(hs, &room, admitted);
             if outcomes.values().any(|outcome| *outcome == Outcome::Accepted) {
-                tracing::info!(%origin, %room_id, "a server had joined while we were away");
+                tracing::info!(%origin, %room_id, "a server was in a room without our knowing");
                 hs.peers.note_behind(&room_id);
             }
             Ok(outcomes.into_iter().map(result).collect())
@@ -61,18 +62,23 @@ pub(super) async fn introduced(
     }
 }
 
-fn find_join(
+/// A user of `origin` joins by it, or sends one of ours out.
+fn find(
     txn: &Txn<'_>,
-    room: &Room,
+    (us, room): (&ServerName, &Room),
     (origin, pdus): (&ServerName, Vec<Box<RawValue>>),
 ) -> Result<Option<SignedPdu>, IngestError> {
     let checked = verify::events(txn, room, (pdus, &KeyRing::new()))?;
     Ok(checked.signed.into_iter().find(|event| {
         let pdu = event.pdu();
+        let about = pdu.state_key().and_then(|key| <&UserId>::try_from(key).ok());
         *pdu.kind() == TimelineEventType::RoomMember
             && pdu.sender().server_name() == origin
-            && pdu.state_key() == Some(pdu.sender().as_str())
-            && membership_in(pdu) == Some(MembershipState::Join)
+            && about.is_some_and(|about| match membership_in(pdu) {
+                Some(MembershipState::Join) => about == pdu.sender(),
+                Some(MembershipState::Leave | MembershipState::Ban) => about.server_name() == us,
+                _ => false,
+            })
     }))
 }
 
@@ -80,20 +86,20 @@ fn take(
     txn: &mut Txn<'_>,
     us: &ServerName,
     room: &mut Room,
-    (origin, join): (&ServerName, SignedPdu),
+    (origin, event): (&ServerName, SignedPdu),
 ) -> Result<Option<Admitted>, IngestError> {
-    let worth_it = match view::for_event(txn, room, join.pdu()) {
+    let worth_it = match view::for_event(txn, room, event.pdu()) {
         Ok(gathered) => {
-            *receive::check(join.clone(), &gathered.view).verdict() == Verdict::Accepted
+            *receive::check(event.clone(), &gathered.view).verdict() == Verdict::Accepted
         }
         Err(ViewError::Missing(_)) => {
             let waiting = pending::list(txn, &room.room_id)?;
-            !waiting.iter().any(|event| event.origin == origin)
+            !waiting.iter().any(|waiting| waiting.origin == origin)
         }
         Err(error) => return Err(error.into()),
     };
     if !worth_it {
         return Ok(None);
     }
-    ingest::admit(txn, us, room, (origin, vec![join])).map(Some)
+    ingest::admit(txn, us, room, (origin, vec![event])).map(Some)
 }
