@@ -2,7 +2,7 @@
 //!
 //! Spec: Client-Server API, "Room event format" and "Types of room events".
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use messagehub_protocol::{
     pdu::{Pdu, redacted},
@@ -117,8 +117,9 @@ impl Format<'_> {
             RoomIdField::Present => Some(pdu.room_id()),
             RoomIdField::Absent => None,
         };
+        let with_redacts = content_with_redacts(pdu)?;
         json(&ClientEvent {
-            content: pdu.content(),
+            content: with_redacts.as_deref().unwrap_or_else(|| pdu.content()),
             event_id: pdu.event_id(),
             origin_server_ts: pdu.origin_server_ts(),
             redacts: pdu.redacts(),
@@ -198,6 +199,25 @@ pub fn stripped_state(
         }
     }
     Ok(shown)
+}
+
+/// The content of a redaction as of room version 11, which names there what is redacted, where the
+/// event is of an older room.
+///
+/// Spec: "Room Version 11", "Moving the `redacts` property".
+fn content_with_redacts(pdu: &Pdu) -> Result<Option<Box<RawValue>>, StoreError> {
+    const FIELD: &str = "redacts";
+    let Some(redacts) = pdu.redacts().filter(|_| *pdu.kind() == TimelineEventType::RoomRedaction)
+    else {
+        return Ok(None);
+    };
+    match serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(pdu.content().get()) {
+        Ok(mut content) if !content.contains_key(FIELD) => {
+            content.insert(FIELD.to_owned(), json(&redacts)?);
+            json(&content).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// An event without what a redaction took away.

@@ -46,6 +46,9 @@ pub enum SendError {
     /// The content has the wrong form; the text is for people.
     #[error("{0}")]
     BadContent(String),
+    /// An alias in the content has the wrong form.
+    #[error("{0} is no alias")]
+    InvalidAlias(String),
     /// An alias in the content does not point to the room.
     #[error("{0} is no alias of this room")]
     BadAlias(String),

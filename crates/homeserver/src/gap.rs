@@ -5,7 +5,7 @@
 //! then the event that waits is judged by the state before it, as that member tells it.
 
 use messagehub_store::{
-    Room, Snapshot, StoreError, events, extremities,
+    Room, Snapshot, StoreError, events, extremities, memberships,
     pending::{self, Pending},
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
@@ -47,6 +47,8 @@ struct Gap {
     missing: Vec<OwnedEventId>,
     /// The waiting events that name them, the oldest first.
     waiting: Vec<Pending>,
+    /// Waiting events that name only others that wait, the oldest first.
+    later: Vec<Pending>,
     /// Our forward extremities.
     earliest: Vec<OwnedEventId>,
 }
@@ -90,6 +92,7 @@ async fn improve(
     gap: &Gap,
     servers: &[OwnedServerName],
 ) -> Result<bool, StoreError> {
+    let members = members(hs, gap).await?;
     let mut sure = Vec::new();
     for server in servers {
         match ours(ask(hs, gap, server).await)? {
@@ -97,7 +100,10 @@ async fn improve(
                 Counters::add(&hs.peers.counters().events_repaired, taken);
                 return Ok(true);
             }
-            Some(Answer::NothingBetween) => sure.push(server),
+            // Who is in the room is for the room to say, and not for who would like to be: a
+            // stranger's word is no state.
+            Some(Answer::NothingBetween) if members.contains(server) => sure.push(server),
+            Some(Answer::NothingBetween) => {}
             Some(Answer::NoUse) | None => {}
         }
     }
@@ -106,13 +112,23 @@ async fn improve(
     if has_moved(hs, gap).await? {
         return Ok(true);
     }
-    for server in sure {
-        if ours(anchor(hs, gap, server).await)? == Some(true) {
-            Counters::add(&hs.peers.counters().events_repaired, 1);
-            return Ok(true);
+    // What comes later goes before its turn only where nobody tells the state at what is first:
+    // to whoever was put out meanwhile, what happened on branches without them is not told.
+    for waiting in [&gap.waiting, &gap.later] {
+        for server in &sure {
+            if ours(anchor(hs, (gap, waiting), server).await)? == Some(true) {
+                Counters::add(&hs.peers.counters().events_repaired, 1);
+                return Ok(true);
+            }
         }
     }
     Ok(false)
+}
+
+/// The servers in the room, as far as we know.
+async fn members(hs: &Homeserver, gap: &Gap) -> Result<Vec<OwnedServerName>, StoreError> {
+    let room = gap.room.nid;
+    hs.store.read(move |snap| memberships::servers_in(snap, room)).await
 }
 
 /// Failures of our own store go on; those of others are everyday.
@@ -153,12 +169,14 @@ fn read_gap(snap: &Snapshot<'_>, room: Room) -> Result<Option<Gap>, StoreError> 
         return Ok(None);
     }
     let names = |json: &str| missing.iter().any(|id| json.contains(id.as_str()));
-    let mut waiting = pending::list(snap, &room.room_id)?;
-    waiting.retain(|event| names(&event.json));
-    waiting.sort_by_cached_key(|event| depth(&event.json));
+    let mut all = pending::list(snap, &room.room_id)?;
+    all.sort_by_cached_key(|event| depth(&event.json));
+    let (mut waiting, mut later): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|event| names(&event.json));
     waiting.truncate(MAX_IDS);
+    later.truncate(MAX_IDS);
     let earliest = heads(snap, &room)?;
-    Ok(Some(Gap { room, missing, waiting, earliest }))
+    Ok(Some(Gap { room, missing, waiting, later, earliest }))
 }
 
 /// The depth that an event claims; it decides only what is tried first.
@@ -241,10 +259,14 @@ async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<Ans
     })
 }
 
-/// Judges the oldest waiting event that `server` knows by the state before it, as that server
+/// Judges the oldest of some waiting events that `server` knows by the state before it, as that server
 /// tells it. Says whether there was one.
-async fn anchor(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<bool, StateError> {
-    for waiting in &gap.waiting {
+async fn anchor(
+    hs: &Homeserver,
+    (gap, waiting): (&Gap, &[Pending]),
+    server: &OwnedServerName,
+) -> Result<bool, StateError> {
+    for waiting in waiting {
         let state = match outliers::fetch_state(hs, server, &gap.room, &waiting.event_id).await {
             Ok(state) => state,
             Err(StateError::Federation(FederationError::Refused { .. })) => continue,

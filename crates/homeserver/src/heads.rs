@@ -7,7 +7,7 @@ use messagehub_protocol::{
     limits::{MAX_DIGEST_ROOMS, MAX_HEADS_ROOMS, MAX_PDUS},
     wire::heads::{HEADS_PATH, HeadsDigest, HeadsRequest, HeadsResponse, total_digest},
 };
-use messagehub_store::{Snapshot, StoreError, memberships, rooms};
+use messagehub_store::{Snapshot, StoreError, memberships, pending, rooms};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName,
     events::StateEventType,
@@ -263,7 +263,7 @@ fn unknown(
 ) -> Result<Vec<OwnedEventId>, StoreError> {
     let mut unknown = Vec::new();
     for id in theirs {
-        if !verify::is_placed(snap, &id)? {
+        if !verify::is_placed(snap, &id)? && !pending::contains(snap, &id)? {
             unknown.push(id);
         }
     }

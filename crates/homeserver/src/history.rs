@@ -33,6 +33,9 @@ use crate::{
 /// Events asked for at once: what a server of ours gives.
 const BATCH: u32 = 100;
 
+/// Events of one answer that are looked at, whatever it holds.
+const MAX_BATCH: usize = 100;
+
 /// Missing events named in one request: an event has at most 20 predecessors.
 const MAX_FROM: usize = 20;
 
@@ -105,14 +108,15 @@ async fn batch(
 ) -> Result<usize, StateError> {
     let request =
         get_backfill::v1::Request::new(room.room_id.clone(), missing.to_vec(), UInt::from(BATCH));
-    let pdus = federation::ask(hs, server, request, REQUEST_TIMEOUT).await?.pdus;
-    let for_check = room.clone();
+    let mut pdus = federation::ask(hs, server, request, REQUEST_TIMEOUT).await?.pdus;
+    pdus.truncate(MAX_BATCH);
+    let (for_check, wanted) = (room.clone(), missing.to_vec());
     let (events, edges) = hs
         .store
         .read(move |snap| {
             let brought = KeyRing::new();
             let checked = verify::events(snap, &for_check, (pdus, &brought))?;
-            let events = verify::topological(checked.signed);
+            let events = verify::topological(reached(checked.signed, wanted));
             let edges = edges(snap, &events)?;
             Ok::<_, IngestError>((events, edges))
         })
@@ -139,6 +143,21 @@ async fn batch(
         .await?;
     ingest::settle(hs, room, admitted);
     Ok(placed)
+}
+
+/// The events that are wanted or come before these. What else a server gives is not the past of
+/// what we have, and as history it would pass by the current state, which has no say there.
+fn reached(events: Vec<SignedPdu>, wanted: Vec<OwnedEventId>) -> Vec<SignedPdu> {
+    let mut given: HashMap<OwnedEventId, SignedPdu> =
+        events.into_iter().map(|event| (event.pdu().event_id().to_owned(), event)).collect();
+    let (mut reached, mut next) = (Vec::new(), wanted);
+    while let Some(id) = next.pop() {
+        if let Some(event) = given.remove(&id) {
+            next.extend(event.pdu().prev_events().iter().cloned());
+            reached.push(event);
+        }
+    }
+    reached
 }
 
 /// The events with a predecessor that is neither among them nor placed here.

@@ -20,6 +20,7 @@ use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedMxcUri, ServerName, UserId,
     api::federation::authenticated_media::{FileOrLocation, get_content},
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     Homeserver,
@@ -44,6 +45,9 @@ const RESERVATION_MS: u64 = 24 * 60 * 60 * 1000;
 const MAX_RESERVED: u64 = 16;
 /// How long fetching media from another node may take: 50 MB over a slow home connection.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Files in memory at once on their way to other nodes, of which each may ask for many.
+const CONCURRENT: usize = 4;
+static SERVING: Semaphore = Semaphore::const_new(CONCURRENT);
 /// The longest that a download waits for an upload that is under way.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -230,6 +234,7 @@ pub async fn get(hs: &Homeserver, wanted: &Wanted) -> Result<MediaFile, MediaErr
 pub async fn local(hs: &Homeserver, media_id: &str) -> Result<MediaFile, MediaError> {
     let address =
         MediaAddress { server_name: hs.server_name().to_owned(), media_id: media_id.to_owned() };
+    let _turn = SERVING.acquire().await.map_err(|_| MediaError::Busy)?;
     get(hs, &Wanted { address, reach: Reach::Here, wait: Duration::ZERO }).await
 }
 
@@ -242,6 +247,12 @@ pub async fn thumbnail(
     wanted: &Wanted,
     size: ThumbnailSize,
 ) -> Result<MediaFile, MediaError> {
+    let _turn = match wanted.reach {
+        Reach::Here if wanted.wait.is_zero() => {
+            Some(SERVING.acquire().await.map_err(|_| MediaError::Busy)?)
+        }
+        Reach::Here | Reach::Everywhere => None,
+    };
     let original = get(hs, wanted).await?;
     thumbnails::make(hs.store.media_dir(), original, size).await
 }

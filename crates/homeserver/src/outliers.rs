@@ -140,12 +140,17 @@ fn create_among(
 }
 
 /// The state that consists of some stored events. Rejected ones and those that are no state are
-/// left out; of two for one key the later in the list counts.
-pub(crate) fn state_of(txn: &mut Txn<'_>, ids: &[OwnedEventId]) -> Result<StateNid, StoreError> {
+/// left out, and so are those of other rooms, whose state is not this room's; of two for one key
+/// the later in the list counts.
+pub(crate) fn state_of(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    ids: &[OwnedEventId],
+) -> Result<StateNid, StoreError> {
     let mut entries = Vec::with_capacity(ids.len());
     for id in ids {
         let Some(event) = events::find(txn, id)? else { continue };
-        if event.standing == Standing::Rejected {
+        if event.standing == Standing::Rejected || event.room != room.nid {
             continue;
         }
         if let Some(state_key) = event.pdu.state_key() {
@@ -224,7 +229,7 @@ async fn keep_state(
                 let text = format!("{} of its events are missing", missing.len());
                 return Err(StateError::Unusable(text));
             }
-            Ok(state_of(txn, &state_ids)?)
+            Ok(state_of(txn, &room, &state_ids)?)
         })
         .await
 }

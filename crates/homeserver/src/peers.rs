@@ -196,6 +196,15 @@ pub struct PeerStatus {
     pub latency: Option<Duration>,
 }
 
+/// Servers by whether they share a room with us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origins {
+    /// They do.
+    Members,
+    /// They do not.
+    Strangers,
+}
+
 /// The homeserver's end of the port.
 #[derive(Debug, Clone)]
 pub struct Peers {
@@ -290,10 +299,19 @@ impl Peers {
         self.live.disconnect(server);
     }
 
-    /// Runs `check` on the memory of requests seen, alone.
-    pub(crate) fn with_replay_filter<T>(&self, check: impl FnOnce(&mut ReplayFilter) -> T) -> T {
+    /// Runs `check` on the memory of what was seen from servers of a kind, alone. It holds a
+    /// bounded number of origins, so strangers must not be able to fill the members'.
+    pub(crate) fn with_replay_filter<T>(
+        &self,
+        of: Origins,
+        check: impl FnOnce(&mut ReplayFilter) -> T,
+    ) -> T {
+        let filter = match of {
+            Origins::Members => &self.live.seen_of_members,
+            Origins::Strangers => &self.live.seen_of_strangers,
+        };
         // The filter has no invariant that a panic elsewhere could break.
-        check(&mut self.live.replay.lock().unwrap_or_else(PoisonError::into_inner))
+        check(&mut filter.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Hands over a command that may be lost: heads repair a lost frame.

@@ -1,4 +1,4 @@
-//! How fast clients may act: token buckets, bounded in number.
+//! How fast clients may act, and servers may invite: token buckets, bounded in number.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedUserId};
 
 use crate::RateLimits;
 
@@ -17,6 +17,16 @@ const MAX_BUCKETS: usize = 10_000;
 /// Seconds' worth of tokens that a full bucket holds: a burst after a pause is ordinary.
 const BURST_SECONDS: f64 = 10.0;
 
+/// Invites of one server at once, and how long one more takes: somebody brings a friend into all of
+/// their rooms. Each may leave 128 KiB behind.
+const INVITES: f64 = 100.0;
+const SECONDS_PER_INVITE: f64 = 5.0;
+
+/// The same for all servers together that share no room with us: identities cost nothing, so only
+/// their sum can be bounded. At most 180 MiB a day stay.
+const STRANGE_INVITES: f64 = 60.0;
+const SECONDS_PER_STRANGE_INVITE: f64 = 60.0;
+
 /// Who acts, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RateKey {
@@ -24,6 +34,10 @@ pub enum RateKey {
     Login(String),
     /// An event sent by a user.
     Message(OwnedUserId),
+    /// An invite by a server that shares a room with us.
+    Invite(OwnedServerName),
+    /// An invite by any other server.
+    StrangeInvite,
 }
 
 /// Too fast: the time after which one more is allowed.
@@ -101,6 +115,10 @@ impl Pace {
                 let per_second = f64::from(limits.messages_per_second);
                 Self { per_second, full: per_second * BURST_SECONDS }
             }
+            RateKey::Invite(_) => Self { per_second: 1.0 / SECONDS_PER_INVITE, full: INVITES },
+            RateKey::StrangeInvite => {
+                Self { per_second: 1.0 / SECONDS_PER_STRANGE_INVITE, full: STRANGE_INVITES }
+            }
         }
     }
 }
@@ -166,6 +184,16 @@ mod tests {
             limiter.check(login(), timestamp(0)).unwrap();
         }
         assert_eq!(limiter.check(RateKey::Login("bob".to_owned()), timestamp(0)), Ok(()));
+    }
+
+    #[test]
+    fn strangers_together_invite_slowly() {
+        let limiter = RateLimiter::new(Some(LIMITS));
+        for _ in 0..60 {
+            limiter.check(RateKey::StrangeInvite, timestamp(0)).unwrap();
+        }
+        let limited = limiter.check(RateKey::StrangeInvite, timestamp(0)).unwrap_err();
+        assert_eq!(limited.retry_after_ms, 60_000);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use ruma::{
     events::receipt::{Receipt as EventReceipt, ReceiptThread},
 };
 
-use crate::{Homeserver, read_markers};
+use crate::{Homeserver, read_markers, server::access};
 
 pub use messagehub_store::receipts::Kind;
 
@@ -106,6 +106,9 @@ pub fn ingest(
         let Some(room) = rooms::find(txn, room_id)? else {
             continue;
         };
+        if !access::is_admitted(txn, &room, origin)? {
+            continue;
+        }
         let taken = read.iter().take(left);
         left -= taken.len();
         for (user_id, read) in taken {
@@ -122,7 +125,7 @@ pub fn ingest(
                 event_id: event_id.clone(),
                 ts: read.data.ts.unwrap_or(MilliSecondsSinceUnixEpoch(ruma::uint!(0))),
             };
-            if is_known_thread(&receipt.thread) && advances(txn, &room, &receipt)? {
+            if is_thread_here(txn, &room, &receipt.thread)? && advances(txn, &room, &receipt)? {
                 receipts::set(txn, room.nid, &receipt)?;
             }
         }
@@ -220,6 +223,17 @@ fn check_thread(new: &NewReceipt) -> Result<(), ReceiptError> {
         Mark::FullyRead => new.thread == ReceiptThread::Unthreaded,
     };
     if allowed { Ok(()) } else { Err(ReceiptError::InvalidThread) }
+}
+
+/// Whether a thread begins with an event of the room. There is one receipt for a thread, so threads
+/// that somebody makes up would be receipts without end.
+fn is_thread_here(
+    snap: &Snapshot<'_>,
+    room: &Room,
+    thread: &ReceiptThread,
+) -> Result<bool, StoreError> {
+    let ReceiptThread::Thread(root) = thread else { return Ok(is_known_thread(thread)) };
+    Ok(events::find(snap, root)?.is_some_and(|event| event.room == room.nid))
 }
 
 fn is_known_thread(thread: &ReceiptThread) -> bool {

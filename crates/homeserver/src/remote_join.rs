@@ -393,10 +393,7 @@ async fn install(
     let (room, admitted) = hs
         .store
         .write(move |txn| {
-            let mut room = match rooms::find(txn, &id)? {
-                Some(room) => room,
-                None => rooms::insert(txn, &id, &verified.version)?,
-            };
+            let mut room = rooms::of_version(txn, &id, &verified.version)?;
             let user_id = verified.join.pdu().sender().to_owned();
             let admitted = apply(txn, &us, &mut room, verified)?;
             joins_under_way::end(txn, &id, &user_id)?;
@@ -430,7 +427,7 @@ fn apply(
     if ids.iter().any(|id| !stored.contains_key(id)) {
         return Err(unusable("its state rests on events that were not told"));
     }
-    let state = outliers::state_of(txn, &ids)?;
+    let state = outliers::state_of(txn, room, &ids)?;
     if !is_of_version(txn, state, &verified.version)? {
         return Err(unusable("its create event is missing or of another version"));
     }

@@ -11,7 +11,9 @@ mod start;
 use std::time::Duration;
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use messagehub_store::{StoreError, memberships, outbox as outbox_rows, peer_book, pending};
+use messagehub_store::{
+    StoreError, memberships, outbox as outbox_rows, peer_book, pending, txn_ids,
+};
 use ruma::OwnedRoomId;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -20,6 +22,7 @@ use tokio::{
 
 use crate::{
     Homeserver,
+    clock::timestamp,
     federation::{keys, route},
     gap, heads, history, ingest, outbox,
     peers::{Acceptance, Inbound},
@@ -37,6 +40,15 @@ const MAX_FRAMES: usize = 128;
 /// History fetched without being asked, in batches of 100 events: what somebody who has just
 /// joined scrolls through.
 const EAGER_BATCHES: usize = 5;
+
+/// How long a repeated request gets the event of the first: Synapse keeps a day, and a client that
+/// was off for longer asks what happened before it sends again.
+const TXN_IDS_KEPT_MS: u64 = 24 * HOUR_MS;
+
+const HOUR_MS: u64 = 60 * 60 * 1_000;
+
+/// Transaction ids forgotten in an hour: more than people make, and a short transaction.
+const MAX_FORGOTTEN: usize = 50_000;
 
 /// Runs until the transport is gone: until `inbound` closes. Dropping the future stops everything
 /// it was doing; nothing that was committed is lost.
@@ -105,6 +117,7 @@ async fn note(hs: &Homeserver, agenda: &mut Agenda, report: Inbound) {
 /// Once a minute: whatever signs of life did not bring about.
 async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
     renew_keys(hs).await;
+    forget_txn_ids(hs).await;
     agenda.add(Job::LostJoins);
     agenda.forget_attempts();
     let us = hs.server_name().to_owned();
@@ -154,6 +167,17 @@ async fn look_for_gaps(hs: &Homeserver, agenda: &mut Agenda) {
         Ok(rooms) => rooms.into_iter().for_each(|room_id| agenda.add(Job::Gap(room_id))),
         Err(error) => tracing::error!(%error, "the parked events could not be read"),
     }
+}
+
+/// Once an hour, since it reads the whole table: forgets transaction ids that no client repeats any
+/// more.
+async fn forget_txn_ids(hs: &Homeserver) {
+    if Duration::from_millis(hs.clock.now_ms() % HOUR_MS) >= HEADS_INTERVAL {
+        return;
+    }
+    let before = timestamp(hs.clock.now_ms().saturating_sub(TXN_IDS_KEPT_MS));
+    let forgotten = hs.store.write(move |txn| txn_ids::remove_before(txn, before, MAX_FORGOTTEN));
+    warn_of(forgotten.await.map(drop));
 }
 
 async fn renew_keys(hs: &Homeserver) {

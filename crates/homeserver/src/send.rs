@@ -2,7 +2,12 @@
 //!
 //! Spec: Client-Server API, "Sending events to a room" and "Redactions".
 
-use messagehub_protocol::{build::NewEvent, receive::redaction_allowed};
+use messagehub_protocol::{
+    auth::{PowerLevel, PowerLevels},
+    build::NewEvent,
+    pdu::Pdu,
+    receive::RoomView,
+};
 use messagehub_store::{
     Room, Snapshot, Txn, aliases, events, rooms,
     txn_ids::{self, TxnKey},
@@ -10,6 +15,7 @@ use messagehub_store::{
 use ruma::{
     OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedTransactionId, RoomId, UserId,
     events::{StateEventType, TimelineEventType},
+    state_res::events::RoomPowerLevelsIntField,
 };
 use serde::Deserialize;
 use serde_json::{
@@ -93,7 +99,10 @@ pub async fn message(
             content: new.content,
             redacts,
         };
-        emitter.emit(txn, room, event)
+        match event.kind {
+            TimelineEventType::RoomRedaction => redact(emitter, txn, room, event),
+            _ => emitter.emit(txn, room, event),
+        }
     })
     .await
 }
@@ -113,9 +122,6 @@ pub async fn redaction(
     let scope = format!("redact {} {}", new.room_id, new.target);
     let request = Request { session: session.clone(), scope, txn_id: new.txn_id };
     once(hs, request, new.room_id, move |emitter, txn, room, sender| {
-        let target = events::find(txn, &new.target)?
-            .filter(|target| target.room == room.nid)
-            .ok_or(SendError::UnknownEvent)?;
         let content = new.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
         let event = NewEvent {
             room_id: Some(room.room_id.clone()),
@@ -126,13 +132,7 @@ pub async fn redaction(
                 .map_err(|error| SendError::BadContent(error.to_string()))?,
             redacts: Some(new.target),
         };
-        let opening = view::for_sending(txn, room, &event)?.map_err(SendError::Forbidden)?;
-        let pdu = emitter.build(event, &opening)?;
-        let (state, rules) = (&opening.view.state_before, opening.view.rules);
-        if !redaction_allowed(pdu.pdu(), &target.pdu, state, rules) {
-            return Err(SendError::MayNotRedact);
-        }
-        emitter.apply(txn, room, pdu, &opening)
+        redact(emitter, txn, room, event)
     })
     .await
 }
@@ -231,6 +231,34 @@ where
     Ok(event_id)
 }
 
+/// Sends the redaction of an event of the same room that its sender may redact.
+fn redact(
+    emitter: &Emitter,
+    txn: &mut Txn<'_>,
+    room: &mut Room,
+    event: NewEvent,
+) -> Result<Appended, SendError> {
+    let target = event.redacts.as_ref().map(|target| events::find(txn, target)).transpose()?;
+    let target =
+        target.flatten().filter(|target| target.room == room.nid).ok_or(SendError::UnknownEvent)?;
+    let opening = view::for_sending(txn, room, &event)?.map_err(SendError::Forbidden)?;
+    if !may_redact(&event.sender, &target.pdu, &opening.view) {
+        return Err(SendError::MayNotRedact);
+    }
+    let pdu = emitter.build(event, &opening)?;
+    emitter.apply(txn, room, pdu, &opening)
+}
+
+/// Users may redact what they sent, and with the power to redact what others sent. Other servers
+/// take a redaction from any user of the author's server, so this is for us to keep.
+///
+/// Spec: Client-Server API, "PUT /rooms/{roomId}/redact/{eventId}/{txnId}".
+fn may_redact(user_id: &UserId, target: &Pdu, view: &RoomView) -> bool {
+    let levels = PowerLevels::of(&view.state_before, view.rules);
+    let needed = levels.level(RoomPowerLevelsIntField::Redact);
+    target.sender() == user_id || levels.of_user(user_id) >= PowerLevel::Int(needed)
+}
+
 /// A room to send to.
 pub(crate) fn find_room(snap: &Snapshot<'_>, room_id: &RoomId) -> Result<Room, SendError> {
     rooms::find(snap, room_id)?.ok_or(SendError::NotInRoom)
@@ -292,7 +320,7 @@ fn aliases_in(content: &RawValue) -> Result<Vec<OwnedRoomAliasId>, SendError> {
         .filter(|alias| !alias.is_empty())
         .chain(content.alt_aliases)
         .map(|alias| {
-            OwnedRoomAliasId::try_from(alias.clone()).map_err(|_| SendError::BadAlias(alias))
+            OwnedRoomAliasId::try_from(alias.clone()).map_err(|_| SendError::InvalidAlias(alias))
         })
         .collect()
 }

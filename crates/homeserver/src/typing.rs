@@ -11,7 +11,7 @@ use ruma::{
 };
 use serde_json::value::to_raw_value;
 
-use crate::{Homeserver, federation::announce};
+use crate::{Homeserver, federation::announce, server::access};
 
 /// The longest that one notice counts; clients repeat theirs every few seconds.
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
@@ -104,7 +104,9 @@ pub fn ingest(
     let Some(room) = rooms::find(txn, &content.room_id)? else {
         return Ok(());
     };
-    if !memberships::is_joined(txn, room.nid, &content.user_id)? {
+    if !memberships::is_joined(txn, room.nid, &content.user_id)?
+        || !access::is_admitted(txn, &room, origin)?
+    {
         return Ok(());
     }
     if content.typing {

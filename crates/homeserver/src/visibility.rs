@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use messagehub_protocol::{pdu::Pdu, receive::Standing};
 use messagehub_store::{
-    Room, RoomNid, Snapshot, StateNid, StoreError, StreamPos,
+    EventNid, Room, RoomNid, Snapshot, StateNid, StoreError, StreamPos,
     events::{self, StoredEvent},
     memberships, room_state, rooms,
 };
@@ -166,7 +166,33 @@ pub fn presence(
     if member.membership == MembershipState::Join {
         return Ok(Presence::Joined);
     }
-    let mut next = member.event;
+    Ok(match departure(snap, user_id, member.event)? {
+        Some((pos, state)) => Presence::Until { pos, state },
+        None => Presence::Never,
+    })
+}
+
+/// Whether a user had been joined to a room before their member event `last`.
+///
+/// # Errors
+///
+/// The store's.
+pub fn was_joined_before(
+    snap: &Snapshot<'_>,
+    user_id: &UserId,
+    last: Option<EventNid>,
+) -> Result<bool, StoreError> {
+    Ok(departure(snap, user_id, last)?.is_some())
+}
+
+/// Where a user was joined last before their member event `last`: the position of the event that
+/// ended it, and the state after that.
+fn departure(
+    snap: &Snapshot<'_>,
+    user_id: &UserId,
+    last: Option<EventNid>,
+) -> Result<Option<(StreamPos, StateNid)>, StoreError> {
+    let mut next = last;
     for _ in 0..MAX_MEMBER_STEPS {
         let Some(nid) = next else { break };
         let event = events::get(snap, nid)?;
@@ -175,11 +201,10 @@ pub fn presence(
         let Some(previous) = next else { break };
         let was = membership_in(&events::get(snap, previous)?.pdu);
         if was == Some(MembershipState::Join) {
-            let pos = event.pos.unwrap_or(StreamPos::ZERO);
-            return Ok(Presence::Until { pos, state: after });
+            return Ok(Some((event.pos.unwrap_or(StreamPos::ZERO), after)));
         }
     }
-    Ok(Presence::Never)
+    Ok(None)
 }
 
 /// The state of a room that a user may read: the current one in the room or where the world may,

@@ -54,7 +54,7 @@ pub(crate) enum ListenAddress {
 }
 
 /// Who may create an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Registration {
     /// Nobody but the owner on the command line.
     Closed,
@@ -62,6 +62,17 @@ pub(crate) enum Registration {
     Token(String),
     /// Anybody who reaches the address.
     Open,
+}
+
+// The token is a secret, and configurations are logged.
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "Closed",
+            Self::Token(_) => "Token(..)",
+            Self::Open => "Open",
+        })
+    }
 }
 
 /// How log lines look.

@@ -91,6 +91,14 @@ pub struct Walk<'i> {
 /// # Errors
 /// Fails when the database does.
 pub fn ancestors(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<StoredEvent>, StoreError> {
+    events::load_many(snap, ancestor_nids(snap, walk)?)
+}
+
+/// As [`ancestors`], by their integers: a long walk is not held in memory as a whole.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn ancestor_nids(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<EventNid>, StoreError> {
     let mut frontier = Frontier {
         snap,
         room: walk.room,
@@ -116,7 +124,7 @@ pub fn ancestors(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<StoredEvent>
             frontier.add(prev, side)?;
         }
         if side == Side::Wanted && (event.state_before.is_some() || event.pos.is_some()) {
-            found.push(event);
+            found.push(nid);
         }
     }
     Ok(found)

@@ -270,6 +270,28 @@ pub fn shared_rooms(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Whether two servers have joined users in some room. Costs less than [`shared_rooms`].
+///
+/// # Errors
+/// Fails when the database does.
+pub fn share_a_room(
+    snap: &Snapshot<'_>,
+    one: &ServerName,
+    other: &ServerName,
+) -> Result<bool, StoreError> {
+    let (Some(one), Some(other)) =
+        (names::find_server(snap, one)?, names::find_server(snap, other)?)
+    else {
+        return Ok(false);
+    };
+    let mut select = snap.conn().prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM memberships m WHERE server = ?1 AND membership = ?3
+         AND EXISTS (SELECT 1 FROM memberships o
+                     WHERE o.room = m.room AND o.membership = ?3 AND o.server = ?2))",
+    )?;
+    Ok(select.query_row((other, one, JOIN), |row| row.get(0))?)
+}
+
 /// Whether a server has a joined user in a room.
 ///
 /// # Errors

@@ -43,6 +43,32 @@ pub fn insert(
     Ok(Room { nid, room_id: room_id.to_owned(), version: version.clone(), state })
 }
 
+/// The room, added where it is not known. Where this node never was in it, its version is only
+/// what somebody said: then another one is as good, and what was known of the room goes.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn of_version(
+    txn: &mut Txn<'_>,
+    room_id: &RoomId,
+    version: &RoomVersionId,
+) -> Result<Room, StoreError> {
+    if let Some(known) = find(txn, room_id)? {
+        if known.version == *version || known.state != room_state::EMPTY {
+            return Ok(known);
+        }
+        // Invites and their events; integers are never given out again, so no cache is wrong.
+        for sql in [
+            "DELETE FROM memberships WHERE room = ?1",
+            "DELETE FROM events WHERE room = ?1",
+            "DELETE FROM rooms WHERE nid = ?1",
+        ] {
+            txn.conn().prepare_cached(sql)?.execute([known.nid])?;
+        }
+    }
+    insert(txn, room_id, version)
+}
+
 /// The room, if this node knows it.
 ///
 /// # Errors

@@ -140,6 +140,10 @@ impl<'a> Node<'a> {
         command.env_remove("MESSAGEHUB_BIN");
         if self.machine.is_none() {
             command.env("MESSAGEHUB_RATE_LIMITS", "null");
+            // Nothing of a test may leave the machine.
+            command.env("MESSAGEHUB_LIBP2P_MDNS", "false");
+            let loopback = "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1";
+            command.env("MESSAGEHUB_LIBP2P_LISTEN_ADDRESSES", loopback);
         }
         command
     }

@@ -106,8 +106,14 @@ async fn no_path_leads_out_of_the_media_directory() {
     }
 }
 
-async fn state_of(caller: &Caller, room: &str) -> Value {
-    caller.ask(Method::GET, &format!("/rooms/{room}/state"), Value::Null).await.expect("state")
+/// The ids of a room's state events.
+async fn state_of(caller: &Caller, room: &str) -> Vec<String> {
+    let state = caller.ask(Method::GET, &format!("/rooms/{room}/state"), Value::Null).await;
+    let state = state.expect("the state");
+    let ids = state.as_array().expect("a list").iter().map(|event| event["event_id"].to_string());
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_unstable();
+    ids
 }
 
 fn big(bytes: usize) -> Vec<u8> {

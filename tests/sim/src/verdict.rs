@@ -69,7 +69,7 @@ fn compare(
             .into());
         }
         for (event_id, held) in &other.events {
-            if one.events.get(event_id).is_some() && disputed.contains(event_id) {
+            if one.events.contains_key(event_id) && disputed.contains(event_id) {
                 continue;
             }
             same(world, (*first, one.events.get(event_id)), (*node, held))
@@ -79,11 +79,15 @@ fn compare(
     Ok(())
 }
 
-/// Events whose redaction one node shows and another does not: a redaction that fails by the state
-/// that is current when it comes takes nothing away there.
+/// Events that need not be redacted everywhere. A redaction that fails by the state that is current
+/// when it comes takes nothing away there; and a redaction that was itself redacted no longer says,
+/// to those who get it after that, what it redacts.
 fn disputed(looks: &BTreeMap<usize, Look>) -> BTreeSet<OwnedEventId> {
-    let hidden = looks.values().flat_map(|look| look.events.values()).filter(|held| !held.is_shown);
-    hidden.filter_map(|held| held.redacts.clone()).collect()
+    let unheard = looks
+        .values()
+        .flat_map(|look| look.events.values())
+        .filter(|held| !held.is_shown || held.is_redacted);
+    unheard.filter_map(|held| held.redacts.clone()).collect()
 }
 
 fn same(
@@ -94,7 +98,10 @@ fn same(
     let Some(one) = one else { return Err(format!("on node {node}, not on {first}")) };
     if one.json != other.json {
         let (a, b) = (&one.json, &other.json);
-        return Err(format!("other bytes on nodes {first} and {node}:\n  {a}\n  {b}"));
+        let (by_one, by_other) = (one.is_redacted, other.is_redacted);
+        return Err(format!(
+            "other bytes on nodes {first} (redacted: {by_one}) and {node} ({by_other}):\n  {a}\n  {b}"
+        ));
     }
     for (at, held) in [(first, one), (node, other)] {
         // Everybody here is honest.

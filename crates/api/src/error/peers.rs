@@ -53,6 +53,7 @@ impl From<MembershipError> for ApiError {
             MembershipError::BadEvent(_) => bad_request("M_BAD_JSON"),
             MembershipError::UnknownUser => Self::not_found(text),
             MembershipError::TooManyInvites => Self::forbidden(text),
+            MembershipError::Limited(limited) => limited.into(),
             MembershipError::Ingest(error) => error.into(),
         }
     }

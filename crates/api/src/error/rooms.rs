@@ -22,6 +22,7 @@ impl From<SendError> for ApiError {
             SendError::UnknownEvent => Self::not_found(text),
             SendError::TooLarge => Self::too_large(text),
             SendError::BadContent(_) => Self::bad_json(text),
+            SendError::InvalidAlias(_) => Self::invalid_param(text),
             SendError::BadAlias(_) => Self::new(StatusCode::BAD_REQUEST, "M_BAD_ALIAS", text),
             SendError::Limited(limited) => limited.into(),
             SendError::OutboxFull(_) => Self::outbox_full(text),

@@ -1,5 +1,7 @@
 //! Spec: Server-Server API, "Content Repository".
 
+use std::time::Duration;
+
 use axum::Router;
 use messagehub_homeserver::{
     Homeserver,
@@ -39,7 +41,8 @@ async fn thumbnail(
 ) -> Result<get_content_thumbnail::v1::Response, ApiError> {
     let address =
         MediaAddress { server_name: hs.server_name().to_owned(), media_id: request.media_id };
-    let wanted = Wanted { address, reach: Reach::Here, wait: request.timeout_ms };
+    // As with a download, another node does not wait here for an upload.
+    let wanted = Wanted { address, reach: Reach::Here, wait: Duration::ZERO };
     let fit = if request.method == Some(Method::Crop) { Fit::Fill } else { Fit::Inside };
     let pixels = |side: UInt| u32::try_from(u64::from(side)).unwrap_or(u32::MAX);
     let size = ThumbnailSize { width: pixels(request.width), height: pixels(request.height), fit };

@@ -9,7 +9,7 @@ use messagehub_protocol::{
         request::RequestId,
     },
 };
-use messagehub_store::{Snapshot, StoreError, memberships, server_keys};
+use messagehub_store::{Room, Snapshot, StoreError, memberships, server_keys};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -19,7 +19,7 @@ use super::{IngestError, Outcome, admit, settle, verify};
 use crate::{
     Homeserver, edus,
     federation::keys,
-    peers::{Acceptance, Counters},
+    peers::{Acceptance, Counters, Origins},
     server::access,
     view::ViewError,
 };
@@ -103,8 +103,9 @@ async fn take(
     let id = frame::message_id(&frame::topic(room_id), &bytes);
     let id: RequestId = std::array::from_fn(|index| id[index]);
     let mut opened = hs.store.read(move |snap| open(snap, &us, (&topic, &bytes), now)).await?;
-    let seen =
-        hs.peers.with_replay_filter(|seen| seen.check_id(&opened.origin, opened.made_at, id, now));
+    let seen = hs.peers.with_replay_filter(Origins::Members, |seen| {
+        seen.check_id(&opened.origin, opened.made_at, id, now)
+    });
     if let Err(error) = seen {
         return Err(Declined::Useless(error.to_string()));
     }
@@ -112,15 +113,29 @@ async fn take(
     apply(hs, room_id, opened).await
 }
 
-/// Everything that needs no transaction: the frame's form and signature, whether its origin is in
-/// the room, and the signatures of its events.
+/// Everything that needs no transaction: whether its origin is in the room, the frame's form and
+/// signature, and the signatures of its events.
 fn open(
     snap: &Snapshot<'_>,
     us: &ServerName,
     (topic, bytes): (&RoomId, &[u8]),
     now: MilliSecondsSinceUnixEpoch,
 ) -> Result<Opened, Declined> {
-    let known = known_keys(snap, bytes)?;
+    let room = match verify::room_of_ours(snap, topic, us) {
+        Ok(room) => room,
+        Err(IngestError::UnknownRoom) => {
+            return Err(Declined::Useless("this server is not in the room".to_owned()));
+        }
+        Err(error) => return Err(Declined::Failed(error)),
+    };
+    // Before anything is verified: a stranger may send what takes many signatures to check.
+    let claimed = claimed_origin(bytes);
+    if let Some(origin) = &claimed
+        && !is_member(snap, &room, origin)?
+    {
+        return Err(Declined::Stranger(origin.clone()));
+    }
+    let known = known_keys(snap, claimed.as_ref())?;
     let (frame, ring) = Frame::open_knowing(bytes, now, &known).map_err(|error| {
         if error.is_provable() {
             Declined::Bad(error.to_string())
@@ -131,17 +146,8 @@ fn open(
     if frame.room_id != topic {
         return Err(Declined::Bad("the frame is of another room than its topic".to_owned()));
     }
-    let room = match verify::room_of_ours(snap, topic, us) {
-        Ok(room) => room,
-        Err(IngestError::UnknownRoom) => {
-            return Err(Declined::Useless("this server is not in the room".to_owned()));
-        }
-        Err(error) => return Err(Declined::Failed(error)),
-    };
-    if !memberships::is_server_in(snap, room.nid, &frame.origin)?
-        || !access::is_admitted(snap, &room, &frame.origin)?
-    {
-        return Err(Declined::Stranger(frame.origin));
+    if claimed.as_ref() != Some(&frame.origin) {
+        return Err(Declined::Bad("the frame names two origins".to_owned()));
     }
     let news = news(snap, &ring)?;
     let checked = verify::events(snap, &room, (frame.pdus, &ring))?;
@@ -149,19 +155,31 @@ fn open(
     Ok(Opened { origin: frame.origin, made_at: frame.origin_server_ts, checked, edus, news })
 }
 
-/// The keys we hold of a frame's origin, so that they are not verified again.
-fn known_keys(snap: &Snapshot<'_>, bytes: &[u8]) -> Result<KeyRing, StoreError> {
+fn is_member(snap: &Snapshot<'_>, room: &Room, server: &ServerName) -> Result<bool, StoreError> {
+    Ok(memberships::is_server_in(snap, room.nid, server)?
+        && access::is_admitted(snap, room, server)?)
+}
+
+/// Whom a frame says it is of. What cannot be read here is refused when the frame is opened.
+fn claimed_origin(bytes: &[u8]) -> Option<OwnedServerName> {
     #[derive(Deserialize)]
     struct Peek {
         origin: OwnedServerName,
     }
+    let read = || serde_json::from_slice::<Peek>(bytes).ok();
+    (bytes.len() <= MAX_FRAME_BYTES).then(read).flatten().map(|peek| peek.origin)
+}
+
+/// The keys we hold of a frame's origin, so that they are not verified again.
+fn known_keys(
+    snap: &Snapshot<'_>,
+    origin: Option<&OwnedServerName>,
+) -> Result<KeyRing, StoreError> {
     let mut known = KeyRing::new();
-    // What cannot be read here is refused when the frame is opened.
-    if bytes.len() <= MAX_FRAME_BYTES
-        && let Ok(Peek { origin }) = serde_json::from_slice(bytes)
-        && let Some(keys) = server_keys::find(snap, &origin)?
+    if let Some(origin) = origin
+        && let Some(keys) = server_keys::find(snap, origin)?
     {
-        known.insert(origin, keys);
+        known.insert(origin.clone(), keys);
     }
     Ok(known)
 }

@@ -37,7 +37,10 @@ pub struct Compared {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     connected: Mutex<BTreeMap<OwnedServerName, BTreeSet<String>>>,
-    pub(super) replay: Mutex<ReplayFilter>,
+    /// Requests and frames of servers that share a room with us.
+    pub(super) seen_of_members: Mutex<ReplayFilter>,
+    /// Requests of all others, who are as many as anybody cares to make up.
+    pub(super) seen_of_strangers: Mutex<ReplayFilter>,
     times: UniqueTimes,
     behind: Mutex<BTreeSet<OwnedRoomId>>,
     history: Mutex<BTreeSet<OwnedRoomId>>,

@@ -5,10 +5,10 @@
 use messagehub_store::{Room, Snapshot, StoreError, aliases, memberships, rooms};
 use ruma::{
     OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, UserId,
-    events::room::member::MembershipState,
+    events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
 
-use crate::Homeserver;
+use crate::{Homeserver, visibility::history_visibility};
 
 /// Aliases of one room. A room needs a few; more is a way to take all the good names.
 pub const MAX_ALIASES: usize = 100;
@@ -125,7 +125,8 @@ pub async fn remove(
         .await
 }
 
-/// The aliases that this server has for a room, for somebody in it.
+/// The aliases that this server has for a room, for somebody in it, or whose history the world may
+/// read.
 ///
 /// Spec: Client-Server API, "GET /rooms/{roomId}/aliases".
 ///
@@ -140,7 +141,11 @@ pub async fn list(
     let user_id = user_id.to_owned();
     hs.store
         .read(move |snap| {
-            let room = joined_room(snap, &room_id, &user_id)?;
+            let room = rooms::find(snap, &room_id)?.ok_or(AliasError::Forbidden)?;
+            let open = history_visibility(snap, room.state)? == HistoryVisibility::WorldReadable;
+            if !open && !memberships::is_joined(snap, room.nid, &user_id)? {
+                return Err(AliasError::Forbidden);
+            }
             Ok(aliases::list(snap, room.nid)?)
         })
         .await

@@ -88,7 +88,9 @@ impl From<SendError> for CreateError {
             SendError::Forbidden(violation) => Self::InvalidState(violation),
             SendError::TooLarge => Self::TooLarge,
             SendError::BadContent(text) => Self::BadContent(text),
-            SendError::BadAlias(alias) => Self::InvalidAlias(alias),
+            SendError::InvalidAlias(alias) | SendError::BadAlias(alias) => {
+                Self::InvalidAlias(alias)
+            }
             SendError::Limited(limited) => Self::Limited(limited),
             SendError::OutboxFull(server) => Self::OutboxFull(server),
             SendError::Room(error) => Self::Room(error),

@@ -6,7 +6,7 @@ use messagehub_protocol::auth::PowerLevels;
 use messagehub_store::{Room, Snapshot, StoreError, Txn, events, memberships, profiles, rooms};
 use ruma::{
     OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, OwnedUserId, RoomAliasId,
-    RoomId, UserId,
+    RoomId, ServerName, UserId,
     events::{
         StateEventType,
         room::{
@@ -237,6 +237,27 @@ enum Authorizer {
     OnlyElsewhere,
     /// Nothing that this server knows allows it.
     NotAllowed,
+}
+
+/// Whether this server can say that somebody of another server may come into a restricted room:
+/// it is itself in a room that lets them in, and they are too.
+///
+/// Spec: Server-Server API, "Restricted rooms".
+pub(crate) fn can_vouch(
+    snap: &Snapshot<'_>,
+    us: &ServerName,
+    (room, user_id): (&Room, &UserId),
+) -> Result<bool, StoreError> {
+    for rule in restriction(snap, room)?.unwrap_or_default() {
+        let AllowRule::RoomMembership(other) = rule else { continue };
+        if let Some(other) = rooms::find(snap, &other.room_id)?
+            && memberships::is_server_in(snap, other.nid, us)?
+            && memberships::is_joined(snap, other.nid, user_id)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Spec: Client-Server API, "Restricted rooms".

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use messagehub_protocol::pdu::Pdu;
+use messagehub_protocol::{pdu::Pdu, server_keys::ServerKeys};
 use messagehub_store::{
     Snapshot, StoreError, edges,
     events::{self, Standing, StoredEvent},
@@ -79,12 +79,7 @@ pub async fn backfill(
             let found = edges::ancestors(snap, walk)?;
             let mut sight = Sight::new(snap, &room, &origin)?;
             let given = found.iter().filter(|event| event.standing != Standing::Rejected);
-            let mut pdus = Vec::new();
-            for event in given.clone() {
-                pdus.extend(sight.shape(event)?);
-            }
-            let server_keys = keys::for_events(snap, &own, given.map(|event| &*event.pdu))?;
-            Ok(Events { pdus, server_keys })
+            told(snap, &own, &mut sight, given)
         })
         .await
 }
@@ -104,14 +99,27 @@ pub async fn missing(
             let room = remembered_room(snap, &wanted.room_id, &origin)?;
             let chosen = between(snap, room.nid, &wanted)?;
             let mut sight = Sight::new(snap, &room, &origin)?;
-            let mut pdus = Vec::new();
-            for event in &chosen {
-                pdus.extend(sight.shape(event)?);
-            }
-            let server_keys = keys::for_events(snap, &own, chosen.iter().map(|event| &*event.pdu))?;
-            Ok(Events { pdus, server_keys })
+            told(snap, &own, &mut sight, &chosen)
         })
         .await
+}
+
+/// Those of some events that the asker may know of, with the keys of who signed these: who signed
+/// the others is for the room to know.
+fn told<'e>(
+    snap: &Snapshot<'_>,
+    own: &ServerKeys,
+    sight: &mut Sight<'_>,
+    events: impl IntoIterator<Item = &'e StoredEvent>,
+) -> Result<Events, AccessError> {
+    let (mut pdus, mut shown) = (Vec::new(), Vec::new());
+    for event in events {
+        if let Some(pdu) = sight.shape(event)? {
+            pdus.push(pdu);
+            shown.push(&*event.pdu);
+        }
+    }
+    Ok(Events { pdus, server_keys: keys::for_events(snap, own, shown)? })
 }
 
 fn between(
@@ -128,17 +136,26 @@ fn between(
         Order::OldestFirst => edges::MAX_WALK,
     };
     let walk = edges::Walk { room, from: latest, known, limit: reach };
-    let mut found = edges::ancestors(snap, walk)?;
-    found.retain(|event| {
+    let is_given = |event: &StoredEvent| {
         event.standing != Standing::Rejected
             && event.pdu.depth() >= wanted.min_depth
             && !latest.iter().any(|id| id == event.pdu.event_id())
-    });
-    // Deepest first becomes an order in which each can be judged when it comes.
-    found.reverse();
-    match wanted.order {
-        Order::NewestFirst => drop(found.drain(..found.len().saturating_sub(limit))),
-        Order::OldestFirst => found.truncate(limit),
+    };
+    let mut nids = edges::ancestor_nids(snap, walk)?;
+    if wanted.order == Order::OldestFirst {
+        nids.reverse();
+    }
+    // One after the other: of a long walk only what is given is kept.
+    let mut found = Vec::new();
+    for nid in nids {
+        if found.len() >= limit {
+            break;
+        }
+        found.extend(Some(events::get(snap, nid)?).filter(is_given));
+    }
+    // An order in which each can be judged when it comes.
+    if wanted.order == Order::NewestFirst {
+        found.reverse();
     }
     Ok(found)
 }
@@ -211,7 +228,7 @@ pub(super) fn event_in(
 /// State and auth events, which every member may see whole.
 pub(super) fn whole<'p>(
     snap: &Snapshot<'_>,
-    own: &messagehub_protocol::server_keys::ServerKeys,
+    own: &ServerKeys,
     pdus: impl IntoIterator<Item = &'p Arc<Pdu>> + Clone,
 ) -> Result<Events, AccessError> {
     let server_keys = keys::for_events(snap, own, pdus.clone().into_iter().map(|pdu| &**pdu))?;

@@ -6,7 +6,9 @@ use messagehub_protocol::{
     limits::{MAX_DIGEST_ROOMS, MAX_HEADS_PER_ROOM},
     wire::heads::{HeadsDigest, HeadsRequest, HeadsResponse, room_digest, total_digest},
 };
-use messagehub_store::{Room, Snapshot, StoreError, events, extremities, memberships, rooms};
+use messagehub_store::{
+    Room, Snapshot, StoreError, events, extremities, memberships, pending, rooms,
+};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 
 use crate::{Homeserver, ingest::verify, server::access};
@@ -73,10 +75,11 @@ pub(crate) fn of_room(snap: &Snapshot<'_>, room: &Room) -> Result<Vec<OwnedEvent
     nids.into_iter().rev().take(MAX_HEADS_PER_ROOM).map(|nid| events::id(snap, nid)).collect()
 }
 
-/// Whether some event has no place here yet.
+/// Whether some event is not here. One that waits for its ancestors is: to look at the heads again
+/// would not help it, and two nodes that both lack something would call on each other without end.
 pub(crate) fn lacks(snap: &Snapshot<'_>, ids: &[OwnedEventId]) -> Result<bool, StoreError> {
     for id in ids {
-        if !verify::is_placed(snap, id)? {
+        if !verify::is_placed(snap, id)? && !pending::contains(snap, id)? {
             return Ok(true);
         }
     }

@@ -13,17 +13,19 @@ use messagehub_store::{
     rooms, users,
 };
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, UserId,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId,
     events::{TimelineEventType, room::member::MembershipState},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    access::raw,
+    access::{AccessError, is_admitted, raw},
     membership::{MembershipError, bad, sign_checked},
 };
-use crate::{Homeserver, Identity, client_event, ingest::verify, visibility::membership_in};
+use crate::{
+    Homeserver, Identity, client_event, ingest::verify, rate::RateKey, visibility::membership_in,
+};
 
 /// Invites that one user may have open: more than anybody looks at, fewer than a flood.
 const MAX_INVITES: usize = 1_000;
@@ -31,8 +33,8 @@ const MAX_INVITES: usize = 1_000;
 /// Events of the room shown with an invite; the specification recommends eight types.
 const MAX_SHOWN: usize = 32;
 
-/// Bytes of one of them.
-const MAX_SHOWN_BYTES: usize = 16 * 1024;
+/// Bytes of all of them: they come with each initial sync for as long as the invite is open.
+const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 /// An invite as it came.
 #[derive(Debug)]
@@ -59,11 +61,16 @@ pub async fn receive(
     invite: Invite,
 ) -> Result<Box<RawValue>, MembershipError> {
     let identity = Arc::clone(&hs.identity);
+    let (us, them) = (hs.server_name().to_owned(), origin.clone());
+    let is_co_member =
+        hs.store.read(move |snap| memberships::share_a_room(snap, &us, &them)).await?;
+    let key = if is_co_member { RateKey::Invite(origin.clone()) } else { RateKey::StrangeInvite };
+    hs.limits.rates.check(key, hs.clock.now())?;
     let signed = hs
         .store
         .write(move |txn| {
             let (signed, invited) = checked(txn, &identity, &origin, &invite)?;
-            keep(txn, &invite, (&signed, &invited))?;
+            keep(txn, identity.server_name(), &invite, (&signed, &invited))?;
             Ok::<_, MembershipError>(signed)
         })
         .await?;
@@ -104,23 +111,35 @@ fn checked(
     Ok((signed, invited))
 }
 
-/// Stores the invite, unless the user is in the room or banned from it already: then the room's
-/// own state, which we have, says more.
+/// Stores the invite, unless this server is in the room: then the room's own state, which we have
+/// or get, says who is invited, and by whom that may be done. A second invite of the same server
+/// while the first is open says nothing new.
 fn keep(
     txn: &mut Txn<'_>,
+    us: &ServerName,
     invite: &Invite,
     (signed, invited): (&SignedPdu, &UserId),
 ) -> Result<(), MembershipError> {
-    let room = match rooms::find(txn, &invite.room_id)? {
-        Some(room) if room.version != invite.room_version => {
-            return Err(MembershipError::BadEvent("the room has another version".to_owned()));
+    let room = rooms::of_version(txn, &invite.room_id, &invite.room_version)?;
+    if room.version != invite.room_version {
+        return Err(MembershipError::BadEvent("the room has another version".to_owned()));
+    }
+    let inviter = signed.pdu().sender().server_name();
+    if memberships::is_server_in(txn, room.nid, us)? {
+        let is_admitted = is_admitted(txn, &room, inviter)?;
+        return if is_admitted { Ok(()) } else { Err(AccessError::Excluded.into()) };
+    }
+    let known = memberships::find(txn, room.nid, invited)?;
+    match known.as_ref().map(|known| &known.membership) {
+        Some(MembershipState::Join | MembershipState::Ban) => return Ok(()),
+        Some(MembershipState::Invite) => {
+            let open = known.and_then(|known| known.event);
+            let open = open.map(|nid| events::pdu(txn, nid)).transpose()?;
+            if open.is_some_and(|open| open.sender().server_name() == inviter) {
+                return Ok(());
+            }
         }
-        Some(room) => room,
-        None => rooms::insert(txn, &invite.room_id, &invite.room_version)?,
-    };
-    let known = memberships::find(txn, room.nid, invited)?.map(|known| known.membership);
-    if matches!(known, Some(MembershipState::Join | MembershipState::Ban)) {
-        return Ok(());
+        _ => {}
     }
     let open = memberships::rooms_of(txn, invited, &MembershipState::Invite)?;
     if open.len() >= MAX_INVITES {
@@ -149,10 +168,10 @@ fn stripped(invite: &Invite, signed: &SignedPdu) -> Result<String, MembershipErr
         r#type: String,
     }
     let mut shown = Vec::new();
+    let mut left = MAX_SHOWN_BYTES;
     for event in invite.shown.iter().take(MAX_SHOWN) {
-        if event.get().len() > MAX_SHOWN_BYTES {
-            continue;
-        }
+        let Some(rest) = left.checked_sub(event.get().len()) else { continue };
+        left = rest;
         // What is neither stripped state nor an event is not shown.
         let Ok(event) = serde_json::from_str::<Shown>(event.get()) else { continue };
         let is_invite = event.r#type == "m.room.member"

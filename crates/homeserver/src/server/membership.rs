@@ -11,7 +11,10 @@ use messagehub_protocol::{
     receive::{self, Verdict},
     server_keys::KeyRing,
 };
-use messagehub_store::{Room, StoreError, Txn, events};
+use messagehub_store::{
+    Room, StoreError, Txn,
+    events::{self, Standing},
+};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId,
     RoomVersionId,
@@ -30,6 +33,8 @@ use crate::{
     Homeserver, Identity,
     federation::announce,
     ingest::{self, IngestError, Outcome, verify},
+    rate::Limited,
+    rooms::join::can_vouch,
     view::{self, ViewError},
     visibility::membership_in,
 };
@@ -61,6 +66,9 @@ pub enum MembershipError {
     /// The user has more invites than anybody looks at.
     #[error("the user has too many invites")]
     TooManyInvites,
+    /// Invites come faster than anybody means them.
+    #[error(transparent)]
+    Limited(#[from] Limited),
     /// Gathering failed.
     #[error(transparent)]
     Ingest(#[from] IngestError),
@@ -237,7 +245,11 @@ async fn take(
             let signed = checked(txn, &identity, &room, (&origin, completed))?;
             let pdu = Arc::clone(signed.pdu());
             if verify::is_placed(txn, pdu.event_id())? {
-                // The answer to the first time was lost.
+                // The answer to the first time was lost; or it came in another way, and was refused.
+                let placed = events::find(txn, pdu.event_id())?;
+                if placed.is_none_or(|event| event.standing != Standing::Accepted) {
+                    return Err(MembershipError::Forbidden("the room refused it".to_owned()));
+                }
                 return Ok((room, ingest::Admitted::default(), pdu));
             }
             let judged = view::for_event(txn, &room, &pdu)?;
@@ -281,6 +293,12 @@ fn checked(
         return Err(MembershipError::NotYourUser);
     }
     if event.required_signers().contains(identity.server_name()) {
+        // Our signature says that somebody here lets the user in. The rules of the room see only
+        // that they have the power to.
+        if !can_vouch(txn, identity.server_name(), (room, pdu.sender()))? {
+            let text = "this server cannot say that the user may join";
+            return Err(MembershipError::Forbidden(text.to_owned()));
+        }
         let signer = Signer { server: identity.server_name(), key: identity.verify_key() };
         event = event.countersign(signer)?;
     }

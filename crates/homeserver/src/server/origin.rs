@@ -6,13 +6,13 @@ use messagehub_protocol::{
     server_keys::ServerKeys,
     wire::request::{self, RequestParts, RequestSignature},
 };
-use messagehub_store::{StoreError, server_keys};
+use messagehub_store::{StoreError, memberships, server_keys};
 use ruma::{OwnedServerName, ServerName};
 
 use crate::{
     Homeserver,
     federation::keys,
-    peers::{Counters, PeerIdentity},
+    peers::{Counters, Origins, PeerIdentity},
 };
 
 /// What a request brings to prove its origin.
@@ -76,7 +76,7 @@ async fn check(
         Some(header) => Some(request::read_server_keys_header(header, signature.origin())?),
         None => None,
     };
-    let known = known_keys(hs, signature.origin()).await?;
+    let (known, origins) = known_of(hs, signature.origin()).await?;
     let (keys, is_news) = match (brought, known) {
         (Some(brought), Some(known)) if !brought.is_newer_than(&known) => (known, false),
         (Some(brought), _) => (brought, true),
@@ -89,17 +89,26 @@ async fn check(
     }
     let now = hs.clock.now();
     let verified = signature.verify(credentials.parts, hs.server_name(), &keys, now)?;
-    hs.peers.with_replay_filter(|filter| filter.check(&verified, now))?;
+    hs.peers.with_replay_filter(origins, |filter| filter.check(&verified, now))?;
     if is_news {
         keys::remember(hs, vec![keys]).await?;
     }
     Ok(verified.server_name().to_owned())
 }
 
-async fn known_keys(
+/// The keys of a server as far as we know them, and what it is to us.
+async fn known_of(
     hs: &Homeserver,
     server: &ServerName,
-) -> Result<Option<ServerKeys>, StoreError> {
-    let server = server.to_owned();
-    hs.store.read(move |snap| server_keys::find(snap, &server)).await
+) -> Result<(Option<ServerKeys>, Origins), StoreError> {
+    let (us, server) = (hs.server_name().to_owned(), server.to_owned());
+    hs.store
+        .read(move |snap| {
+            let origins = match memberships::share_a_room(snap, &us, &server)? {
+                true => Origins::Members,
+                false => Origins::Strangers,
+            };
+            Ok((server_keys::find(snap, &server)?, origins))
+        })
+        .await
 }

@@ -7,7 +7,7 @@ mod newcomer;
 use std::collections::BTreeMap;
 
 use messagehub_protocol::{
-    limits::{MAX_EDUS, MAX_FRAME_SERVER_KEYS, MAX_PDUS},
+    limits::{MAX_EDUS, MAX_FRAME_SERVER_KEYS, MAX_ID_BYTES, MAX_PDUS},
     pdu::SignedPdu,
     server_keys::KeyRing,
 };
@@ -74,24 +74,34 @@ pub async fn apply(
     transaction: Transaction,
 ) -> Result<Results, TransactionError> {
     let Transaction { txn_id, pdus, edus, server_keys } = transaction;
-    if pdus.len() > MAX_PDUS || edus.len() > MAX_EDUS || server_keys.len() > MAX_FRAME_SERVER_KEYS {
+    let is_too_large = pdus.len() > MAX_PDUS
+        || edus.len() > MAX_EDUS
+        || server_keys.len() > MAX_FRAME_SERVER_KEYS
+        || txn_id.len() > MAX_ID_BYTES;
+    if is_too_large {
         return Err(TransactionError::TooLarge);
     }
-    keys::learn(hs, &server_keys).await?;
+    let (us, them) = (hs.server_name().to_owned(), origin.clone());
+    // A stranger's own keys came with the request; those of others, which cost nothing to make,
+    // would fill the disk.
+    if hs.store.read(move |snap| memberships::share_a_room(snap, &us, &them)).await? {
+        keys::learn(hs, &server_keys).await?;
+    }
     let mut results = Results::new();
     for (room_id, pdus) in by_room(pdus) {
         results.extend(of_room(hs, &origin, room_id, pdus).await?);
     }
-    let now = hs.clock.now();
-    hs.store
-        .write(move |txn| {
-            if edus.is_empty() || outbox::note_received(txn, &origin, &txn_id)? == Arrival::Repeated
-            {
-                return Ok(());
-            }
-            edus::apply(txn, &origin, &edus, now)
-        })
-        .await?;
+    if !edus.is_empty() {
+        let (us, now) = (hs.server_name().to_owned(), hs.clock.now());
+        hs.store
+            .write(move |txn| {
+                // What a stranger says of rooms is of none that both are in.
+                let is_heard = memberships::share_a_room(txn, &us, &origin)?
+                    && outbox::note_received(txn, &origin, &txn_id)? == Arrival::First;
+                if is_heard { edus::apply(txn, &origin, &edus, now) } else { Ok(()) }
+            })
+            .await?;
+    }
     Ok(results)
 }
 

@@ -11,12 +11,14 @@ use messagehub_store::{
 };
 use ruma::{
     RoomId,
-    api::client::sync::sync_events::v3::{Response, Rooms},
+    api::client::sync::sync_events::v3::{Response, Rooms, Timeline},
     events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, room::member::MembershipState},
     serde::Raw,
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
+
+use crate::visibility;
 
 use super::{Context, filter, room, token};
 
@@ -89,6 +91,9 @@ fn add_room(
         MembershipState::Join => {
             let is_new = moved && !was_joined(cx, &room, since)?;
             let mut joined = room::joined(cx, &room, (!is_new).then_some(since))?;
+            if is_new {
+                mark_return(cx, member, &mut joined.timeline)?;
+            }
             joined.account_data.events = if is_new {
                 let user_id = &cx.wanted.user_id;
                 let all = account_data::list_between(cx.snap, user_id, StreamPos::ZERO, cx.until)?;
@@ -111,9 +116,29 @@ fn add_room(
         }
         MembershipState::Leave | MembershipState::Ban if moved => {
             let known = was_joined(cx, &room, since)?.then_some(since);
-            rooms.leave.insert(room_id, room::left(cx, &room, member, known)?);
+            let mut left = room::left(cx, &room, member, known)?;
+            if known.is_none() {
+                mark_return(cx, member, &mut left.timeline)?;
+            }
+            rooms.leave.insert(room_id, left);
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// A room to which a user came back is told anew, from its newest events. What the client has of
+/// an earlier stay may be among them or end before them, so it must not put the one behind the
+/// other.
+fn mark_return(
+    cx: &Context<'_>,
+    member: &Membership,
+    timeline: &mut Timeline,
+) -> Result<(), StoreError> {
+    if timeline.prev_batch.is_some()
+        && visibility::was_joined_before(cx.snap, &cx.wanted.user_id, member.event)?
+    {
+        timeline.limited = true;
     }
     Ok(())
 }

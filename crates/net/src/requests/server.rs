@@ -14,7 +14,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use messagehub_homeserver::peers::PeerIdentity;
+use messagehub_homeserver::peers::{MAX_RESPONSE_BYTES, PeerIdentity};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 use tower::ServiceExt;
@@ -40,7 +40,15 @@ const STREAM_BUDGET: usize = 2 * MAX_REQUEST_BYTES;
 /// Bytes of request bodies held at once for all peers.
 const TOTAL_BUDGET: usize = 256 * 1024 * 1024;
 
-/// The granule of both budgets; permits are counted in it, since a semaphore counts in `u32`.
+/// Bytes of responses held at once for all peers, until the peers have taken them: four of the
+/// largest. A peer that asks much and reads slowly makes others wait for large answers, and no
+/// memory run out.
+const RESPONSE_BUDGET: usize = 4 * MAX_RESPONSE_BYTES;
+
+/// A response below this is not counted: requests in flight are bounded in number.
+const SMALL_RESPONSE: u64 = 64 * 1024;
+
+/// The granule of all budgets; permits are counted in it, since a semaphore counts in `u32`.
 const GRANULE: usize = 4 * 1024;
 
 /// The time limits of one served stream.
@@ -76,6 +84,7 @@ pub(crate) struct Server {
     service: PeerService,
     metrics: Metrics,
     budget: Arc<Semaphore>,
+    responses: Arc<Semaphore>,
     patience: Patience,
 }
 
@@ -94,7 +103,8 @@ type Held = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 impl Server {
     pub(crate) fn new(service: PeerService, metrics: Metrics, patience: Patience) -> Self {
         let budget = Arc::new(Semaphore::new(TOTAL_BUDGET / GRANULE));
-        Self { service, metrics, budget, patience }
+        let responses = Arc::new(Semaphore::new(RESPONSE_BUDGET / GRANULE));
+        Self { service, metrics, budget, responses, patience }
     }
 
     /// Serves one stream until the peer closes it, or is idle or stuck for too long.
@@ -155,7 +165,27 @@ impl Serving {
             Ok(held) => self.ask_router(request, held).await,
             Err(status) => refused(status),
         };
-        Ok(response.map(|body| body::in_pieces(body, in_flight)))
+        let (response, held) = self.hold(response);
+        Ok(response.map(|body| body::in_pieces(body, in_flight, held)))
+    }
+
+    /// Reserves memory for a large response until the peer has taken it, or refuses it.
+    fn hold(
+        &self,
+        response: Response<RequestBody>,
+    ) -> (Response<RequestBody>, Option<OwnedSemaphorePermit>) {
+        let size = response.body().size_hint().upper().unwrap_or(MAX_RESPONSE_BYTES as u64);
+        if size < SMALL_RESPONSE {
+            return (response, None);
+        }
+        let granules = u32::try_from(size.div_ceil(GRANULE as u64)).unwrap_or(u32::MAX);
+        match self.server.responses.clone().try_acquire_many_owned(granules) {
+            Ok(held) => (response, Some(held)),
+            Err(_) => {
+                self.server.metrics.refuse(Refusal::Busy);
+                (refused(StatusCode::SERVICE_UNAVAILABLE), None)
+            }
+        }
     }
 
     /// Reserves memory for the body. A length that was not declared counts as the largest.

@@ -157,9 +157,8 @@ async fn a_body_that_stops_is_an_error_for_the_router() {
     assert_eq!(said, "the body comes too slowly");
 }
 
-#[tokio::test]
-async fn a_response_that_is_not_read_ends_the_stream() {
-    let pair = pair(short()).await;
+/// Asks for 32 MiB and reads nothing of it.
+async fn ask_and_not_read(pair: &Pair) -> PeerStream {
     let mut stream = within(pair.opener.open(pair.server)).await.unwrap();
     // Preface, settings, and a request by literal headers; no window is ever given back.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
@@ -170,8 +169,35 @@ async fn a_response_that_is_not_read_ends_the_stream() {
     stream.write_all(&[0, 0, length, 1, 0x05, 0, 0, 0, 1]).await.unwrap();
     stream.write_all(&headers).await.unwrap();
     stream.flush().await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_response_that_is_not_read_ends_the_stream() {
+    let pair = pair(short()).await;
+    let stream = ask_and_not_read(&pair).await;
     ends(stream).await;
     assert_eq!(pair.metrics.served.get(), 1);
     let slow = crate::metrics::Refusal::Slow;
     assert_eq!(pair.metrics.refused(slow), 1);
+}
+
+#[tokio::test]
+async fn responses_that_are_not_read_take_bounded_memory() {
+    let long = Duration::from_secs(60);
+    let pair = pair(Patience { request: long, ..short() }).await;
+    let mut unread = Vec::new();
+    for asked in 1..=8 {
+        unread.push(ask_and_not_read(&pair).await);
+        within(async {
+            while pair.metrics.served.get() < asked {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let body = BodyExt::boxed(http_body_util::Empty::new().map_err(|never| match never {}));
+    let request = Request::get("http://peer/endless").body(body).unwrap();
+    assert_eq!(within(ask(&pair, request)).await, "");
+    assert_eq!(pair.metrics.refused(crate::metrics::Refusal::Busy), 1);
 }

@@ -5,14 +5,17 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use messagehub_homeserver::peers::{Acceptance, Inbound};
 use messagehub_protocol::{
+    build::{self, NewEvent, Place, Signer},
     keys::{IdentityKey, VerifyKey},
+    rules::rules_of,
     server_keys::{ServerKeys, ServerKeysTerms},
     wire::{
         frame::Frame,
         request::{self, RequestParts, SERVER_KEYS_HEADER},
     },
 };
-use ruma::{MilliSecondsSinceUnixEpoch, ServerName, UInt};
+use messagehub_store::server_keys;
+use ruma::{MilliSecondsSinceUnixEpoch, RoomVersionId, ServerName, UInt};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -209,4 +212,97 @@ async fn frames_that_are_not_to_be_had() {
     let stolen = verdict(&mut net, &b, &room_id, stolen).await;
     assert_eq!(stolen, Acceptance::Ignore, "of a server that is not in the room");
     assert_eq!(texts(&b.hs, &room_id).await, ["hello"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_cannot_fill_the_key_store() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let now = a.hs.clock.now();
+    let mallory = Mallory::new(now);
+    let terms = || ServerKeysTerms {
+        old_verify_keys: Vec::new(),
+        peer_ids: vec![mallory.peer_id.clone()],
+        issued_ts: now,
+    };
+    let made_up =
+        ServerKeys::make(&IdentityKey::from_seed(&[70; 32]), &mallory.verify_key, terms());
+    let body = json!({ "origin": mallory.keys.server_name(), "origin_server_ts": now, "pdus": [],
+        "edus": [{ "edu_type": "m.typing", "content": {} }], "server_keys": [made_up.json()] });
+    let uri = "/_matrix/federation/v1/send/1";
+    let request = mallory.signed(("PUT", uri, &body.to_string()), a.name(), now);
+    assert_eq!(answer(&a, &mallory.peer_id, request).await.0, 200);
+    let (own, other) = (mallory.keys.server_name().to_owned(), made_up.server_name().to_owned());
+    let known = read(&a.hs, move |snap| {
+        Ok((server_keys::find(snap, &own)?.is_some(), server_keys::find(snap, &other)?.is_some()))
+    });
+    assert_eq!(known.await, (true, false), "only those it proved to have");
+}
+
+impl Mallory {
+    /// An invite to a room of Mallory's own, in the words of `/invite`.
+    fn invite(&self, who: &UserId, (version, nonce): (&RoomVersionId, u32)) -> (String, String) {
+        let server = self.keys.server_name();
+        let sender = UserId::parse(format!("@m:{server}")).unwrap();
+        let room_id = OwnedRoomId::try_from(format!("!trap:{server}")).unwrap();
+        let rules = rules_of(version).unwrap();
+        let signer = || Signer { server, key: &self.verify_key };
+        let event = |kind: TimelineEventType, state_key: &str, content: Value, place: &Place| {
+            let new = NewEvent {
+                room_id: Some(room_id.clone()),
+                sender: sender.clone(),
+                kind,
+                state_key: Some(state_key.to_owned()),
+                content: to_raw_value(&content).unwrap(),
+                redacts: None,
+            };
+            let at = MilliSecondsSinceUnixEpoch(UInt::from(nonce));
+            build::event(new, place, at, signer(), rules).unwrap()
+        };
+        let root = Place { prev_events: Vec::new(), auth_events: Vec::new() };
+        let create = event(TimelineEventType::RoomCreate, "", json!({}), &root).into_pdu();
+        let place = Place { prev_events: vec![create.clone()], auth_events: vec![create] };
+        let content = json!({ "membership": "invite" });
+        let invite = event(TimelineEventType::RoomMember, who.as_str(), content, &place);
+        let path = messagehub_homeserver::federation::path_segment;
+        let id = invite.pdu().event_id();
+        let uri = format!(
+            "/_matrix/federation/v2/invite/{}/{}",
+            path(room_id.as_str()),
+            path(id.as_str())
+        );
+        let json: Value = serde_json::from_str(invite.pdu().json()).unwrap();
+        let body = json!({ "room_version": version, "event": json, "invite_room_state": [] });
+        (uri, body.to_string())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn invites_of_a_stranger_leave_little_behind() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let alice = a.user("alice").await;
+    let now = a.hs.clock.now();
+    let mallory = Mallory::new(now);
+    let room_id = OwnedRoomId::try_from(format!("!trap:{}", mallory.keys.server_name())).unwrap();
+    let mut statuses = Vec::new();
+    let mut kept = Vec::new();
+    let versions = [RoomVersionId::V10, RoomVersionId::V10, RoomVersionId::V11];
+    for (n, version) in (1..).zip(&versions) {
+        let (uri, body) = mallory.invite(&alice.user_id, (version, n));
+        let request = mallory.signed(("PUT", &uri, &body), a.name(), later(now, n));
+        statuses.push(answer(&a, &mallory.peer_id, request).await.0);
+        let (wanted, user_id) = (room_id.clone(), alice.user_id.clone());
+        kept.push(
+            read(&a.hs, move |snap| {
+                let room = rooms::find(snap, &wanted)?.unwrap();
+                let member = memberships::find(snap, room.nid, &user_id)?.unwrap();
+                Ok((room.version, member.event))
+            })
+            .await,
+        );
+    }
+    assert_eq!(kept[0], kept[1], "a second one says nothing new");
+    assert_eq!(kept[2].0, RoomVersionId::V11, "a lie about the version does not stay");
+    assert_eq!(statuses, [200; 3]);
 }

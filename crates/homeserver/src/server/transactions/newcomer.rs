@@ -9,7 +9,7 @@ use messagehub_protocol::{
     receive::{self, Verdict},
     server_keys::KeyRing,
 };
-use messagehub_store::{Room, StoreError, Txn, pending};
+use messagehub_store::{Room, StoreError, Txn, memberships, pending};
 use ruma::{
     OwnedRoomId, OwnedServerName, ServerName, UserId,
     events::{TimelineEventType, room::member::MembershipState},
@@ -23,6 +23,9 @@ use crate::{
     view::{self, ViewError},
     visibility::membership_in,
 };
+
+/// Strangers of whom an event may wait in one room: more than join while we are away from all others.
+const MAX_STRANGERS: usize = 16;
 
 /// Takes the first membership of use among some events, if the room's rules allow it.
 ///
@@ -92,14 +95,24 @@ fn take(
         Ok(gathered) => {
             *receive::check(event.clone(), &gathered.view).verdict() == Verdict::Accepted
         }
-        Err(ViewError::Missing(_)) => {
-            let waiting = pending::list(txn, &room.room_id)?;
-            !waiting.iter().any(|waiting| waiting.origin == origin)
-        }
+        Err(ViewError::Missing(_)) => may_wait(txn, room, origin)?,
         Err(error) => return Err(error.into()),
     };
     if !worth_it {
         return Ok(None);
     }
     ingest::admit(txn, us, room, (origin, vec![event])).map(Some)
+}
+
+/// Whether one more event of a stranger may wait: one for each, and few in all, since strangers
+/// are as many as anybody cares to make up, and what members sent must not give way to them.
+fn may_wait(txn: &Txn<'_>, room: &Room, origin: &ServerName) -> Result<bool, StoreError> {
+    let mut strangers = 0;
+    for waiting in pending::list(txn, &room.room_id)? {
+        if waiting.origin == origin {
+            return Ok(false);
+        }
+        strangers += usize::from(!memberships::is_server_in(txn, room.nid, &waiting.origin)?);
+    }
+    Ok(strangers < MAX_STRANGERS)
 }

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
 
 use super::{Held, MAX_REQUEST_BYTES, activity::InFlight};
 use crate::requests::{BoxError, RequestBody};
@@ -28,14 +31,21 @@ const PIECE: usize = 16 * 1024;
 
 /// The body in pieces, in flight until the peer took all but the last one. HTTP/2 would take a
 /// large piece whole and hold it for as long as the peer likes, without anybody noticing.
-pub(super) fn in_pieces(body: RequestBody, in_flight: InFlight) -> RequestBody {
-    Pieces { inner: body, rest: Bytes::new(), _in_flight: in_flight }.boxed_unsync()
+///
+/// It holds its share of the memory budget while it lives.
+pub(super) fn in_pieces(
+    body: RequestBody,
+    in_flight: InFlight,
+    held: Option<OwnedSemaphorePermit>,
+) -> RequestBody {
+    Pieces { inner: body, rest: Bytes::new(), _in_flight: in_flight, _held: held }.boxed_unsync()
 }
 
 struct Pieces {
     inner: RequestBody,
     rest: Bytes,
     _in_flight: InFlight,
+    _held: Option<OwnedSemaphorePermit>,
 }
 
 impl Pieces {
