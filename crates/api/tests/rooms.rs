@@ -9,6 +9,9 @@ use messagehub_homeserver::testing::TestServer;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+/// Whose token, method and path, body, and the status and `errcode` that are the answer.
+type Refusal<'a> = (&'a str, (&'a str, &'a str), &'a str, (u16, &'a str));
+
 const CLIENT: &str = "/_matrix/client/v3";
 
 struct Api {
@@ -149,7 +152,7 @@ async fn bad_requests_to_a_room_are_refused() {
     let user = json!({ "user_id": ben_id }).to_string();
     let alias = format!("/directory/room/%23a:{}", api.server.hs.server_name());
     let of_room = json!({ "room_id": room }).to_string();
-    let cases: &[(&str, (&str, &str), &str, (u16, &str))] = &[
+    let cases: &[Refusal<'_>] = &[
         (&ann, ("PUT", &format!("{send}/1")), &large, (413, "M_TOO_LARGE")),
         (&ann, ("PUT", &format!("{send}/1")), "nonsense", (400, "M_NOT_JSON")),
         (&ann, ("PUT", &format!("{send}/1")), "[]", (400, "M_BAD_JSON")),

@@ -172,7 +172,8 @@ pub fn presence(
     })
 }
 
-/// Whether a user had been joined to a room before their member event `last`.
+/// Whether a user had been joined to a room before their member event `last`, a departure or what
+/// followed one.
 ///
 /// # Errors
 ///

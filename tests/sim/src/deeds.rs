@@ -50,16 +50,16 @@ enum Deed {
 
 /// How often each is done, out of the sum.
 const DEEDS: &[(u64, Deed)] = &[
-    (40, Deed::Message),
-    (30, Deed::State),
+    (45, Deed::Message),
+    (20, Deed::State),
     (5, Deed::Power),
     (6, Deed::Redact),
     (2, Deed::Create),
     (8, Deed::Invite),
     (10, Deed::Join),
     (2, Deed::Leave),
-    (6, Deed::Moderate(Action::Kick)),
-    (4, Deed::Moderate(Action::Ban)),
+    (3, Deed::Moderate(Action::Kick)),
+    (2, Deed::Moderate(Action::Ban)),
     (2, Deed::Moderate(Action::Unban)),
 ];
 
@@ -278,8 +278,8 @@ impl World {
         new.invite = others.filter(|other| other != user && self.chance(70)).collect();
         // Rooms in which many may do much: there people contradict each other.
         let levels = json!({
-            "users_default": self.pick(&[0, 50]),
-            "state_default": self.pick(&[0, 0, 0, 50]),
+            "users_default": self.pick(&[0, 0, 50]),
+            "state_default": self.pick(&[0, 0, 50]),
             "kick": self.pick(&[0, 50]),
             "ban": self.pick(&[0, 50]),
             "redact": self.pick(&[0, 50]),
@@ -361,11 +361,10 @@ impl World {
         room_id: &OwnedRoomId,
     ) -> Result<(), Refused> {
         let text = format!("text {}", self.below(1_000_000));
-        // Few keys, so that people set the same ones.
         let (kind, state_key, content) = match self.below(3) {
             0 => (StateEventType::RoomTopic, String::new(), json!({ "topic": text })),
             1 => (StateEventType::RoomName, String::new(), json!({ "name": text })),
-            _ => ("org.example.note".into(), String::new(), json!({ "note": text })),
+            _ => ("org.example.note".into(), self.below(3).to_string(), json!({ "note": text })),
         };
         self.put_state(hs, user, (room_id, kind, state_key, content)).await
     }

@@ -83,7 +83,7 @@ impl Plan {
             frames_lost: rng.random_range(0..=40),
             requests_lost: rng.random_range(0..=15),
             mesh: rng.random_range(50..=100),
-            cuts: rng.random_range(4..=12),
+            cuts: rng.random_range(5..=20),
             crashes: rng.random_range(0..=10),
             versions,
             pause_ms: [200, 2_000, 15_000][rng.random_range(0..3)],

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use messagehub_homeserver::{StoreError, history};
+use messagehub_homeserver::history;
 use messagehub_store::outbox;
 use ruma::OwnedRoomId;
 
@@ -88,7 +88,7 @@ async fn trouble(world: &Rc<World>) -> Result<(), Fault> {
 /// Cuts one link, or a group of nodes off from the rest, or mends everything.
 fn cut(world: &Rc<World>) {
     let pairs = world.links.borrow().pairs();
-    match world.below(5) {
+    match world.below(4) {
         0 => pairs.into_iter().for_each(|pair| transport::set_link(world, pair, true)),
         1 => {
             if let Some(pair) = world.pick(&pairs) {
@@ -235,8 +235,7 @@ pub(crate) async fn glances(
     for node in &world.nodes {
         let Some(hs) = node.hs() else { continue };
         let (name, room_id) = (node.name.clone(), room_id.clone());
-        let read =
-            hs.store.read(move |snap| Ok::<_, StoreError>(look::glance(snap, &name, &room_id)?));
+        let read = hs.store.read(move |snap| look::glance(snap, &name, &room_id));
         if let Some(glance) = read.await? {
             glances.insert(node.index, glance);
         }

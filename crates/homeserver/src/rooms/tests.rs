@@ -278,6 +278,17 @@ async fn aliases_belong_to_who_made_them() {
     );
     let listed = aliases::list(&server.hs, &alice.user_id, room_id.clone()).await.unwrap();
     assert_eq!(listed, [alias("a")]);
+    let stranger = server.user("stranger").await;
+    let list = async || aliases::list(&server.hs, &stranger.user_id, room_id.clone()).await;
+    assert!(matches!(list().await, Err(AliasError::Forbidden)));
+    let open = NewState {
+        room_id: room_id.clone(),
+        kind: "m.room.history_visibility".into(),
+        state_key: String::new(),
+        content: content(&json!({ "history_visibility": "world_readable" })),
+    };
+    send::state(&server.hs, &alice.user_id, open).await.unwrap();
+    assert_eq!(list().await.unwrap(), [alias("a")]);
     let removed = aliases::remove(&server.hs, &bob.user_id, alias("a")).await;
     assert!(matches!(removed, Err(AliasError::Forbidden)));
     let join = Join { target: OwnedRoomAlias::from(alias("a")), via: Vec::new(), reason: None };

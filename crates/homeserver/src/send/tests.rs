@@ -163,7 +163,30 @@ async fn a_redacted_event_shows_nothing_but_why() {
         let because = &event["unsigned"]["redacted_because"];
         assert_eq!(because["event_id"], redacted.as_str(), "{version}");
         assert_eq!(because["redacts"], secret.as_str(), "{version}");
+        assert_eq!(because["content"]["redacts"], secret.as_str(), "{version}");
         assert_eq!(because["content"]["reason"], "because", "{version}");
+    }
+}
+
+#[tokio::test]
+async fn users_of_one_server_redact_only_their_own_without_the_power() {
+    for version in [RoomVersionId::V2, RoomVersionId::V10, RoomVersionId::V12] {
+        let server = TestServer::new(10);
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let room_id = server.room(&alice, Some(version.clone())).await;
+        join_by_invite(&server, &alice, &bob, &room_id).await;
+        let hers = message(&server.hs, &alice, message_in(&room_id, "a", "1")).await.unwrap();
+        let error = redaction(&server.hs, &bob, redaction_of(&room_id, &hers, "2")).await;
+        assert!(matches!(error, Err(SendError::MayNotRedact)), "{version}");
+        let mut new = message_in(&room_id, "", "3");
+        new.kind = TimelineEventType::RoomRedaction;
+        new.content = content(&json!({ "redacts": hers }));
+        let error = message(&server.hs, &bob, new).await;
+        assert!(matches!(error, Err(SendError::MayNotRedact)), "{version}");
+        assert_eq!(seen(&server, &bob, &hers).await["content"]["body"], "a", "{version}");
+        let his = message(&server.hs, &bob, message_in(&room_id, "b", "4")).await.unwrap();
+        redaction(&server.hs, &bob, redaction_of(&room_id, &his, "5")).await.unwrap();
+        assert_eq!(seen(&server, &alice, &his).await["content"], json!({}), "{version}");
     }
 }
 
@@ -187,10 +210,10 @@ async fn only_aliases_of_the_room_can_be_its_canonical_ones() {
     let alias = format!("#a:{}", server.hs.server_name());
     let canonical =
         |alias: &str| state_in(&room_id, "m.room.canonical_alias", json!({ "alias": alias }));
-    for bad in [alias.as_str(), "no alias"] {
-        let error = state(&server.hs, &alice.user_id, canonical(bad)).await.unwrap_err();
-        assert!(matches!(error, SendError::BadAlias(_)), "{error}");
-    }
+    let error = state(&server.hs, &alice.user_id, canonical(&alias)).await.unwrap_err();
+    assert!(matches!(error, SendError::BadAlias(_)), "{error}");
+    let error = state(&server.hs, &alice.user_id, canonical("no alias")).await.unwrap_err();
+    assert!(matches!(error, SendError::InvalidAlias(_)), "{error}");
     let owned = OwnedRoomAliasId::try_from(alias.as_str()).unwrap();
     crate::rooms::aliases::create(&server.hs, &alice.user_id, owned, room_id.clone())
         .await

@@ -7,12 +7,15 @@ use messagehub_store::{
     account_data::{self, AccountDatum},
     changes,
     memberships::{self, Membership},
-    rooms,
+    room_state, rooms,
 };
 use ruma::{
     RoomId,
     api::client::sync::sync_events::v3::{Response, Rooms, Timeline},
-    events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, room::member::MembershipState},
+    events::{
+        AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, StateEventType,
+        room::member::MembershipState,
+    },
     serde::Raw,
 };
 use serde::Serialize;
@@ -92,7 +95,7 @@ fn add_room(
             let is_new = moved && !was_joined(cx, &room, since)?;
             let mut joined = room::joined(cx, &room, (!is_new).then_some(since))?;
             if is_new {
-                mark_return(cx, member, &mut joined.timeline)?;
+                mark_return(cx, (&room, since), &mut joined.timeline)?;
             }
             joined.account_data.events = if is_new {
                 let user_id = &cx.wanted.user_id;
@@ -118,7 +121,7 @@ fn add_room(
             let known = was_joined(cx, &room, since)?.then_some(since);
             let mut left = room::left(cx, &room, member, known)?;
             if known.is_none() {
-                mark_return(cx, member, &mut left.timeline)?;
+                mark_return(cx, (&room, since), &mut left.timeline)?;
             }
             rooms.leave.insert(room_id, left);
         }
@@ -132,12 +135,14 @@ fn add_room(
 /// other.
 fn mark_return(
     cx: &Context<'_>,
-    member: &Membership,
+    (room, since): (&Room, StreamPos),
     timeline: &mut Timeline,
 ) -> Result<(), StoreError> {
-    if timeline.prev_batch.is_some()
-        && visibility::was_joined_before(cx.snap, &cx.wanted.user_id, member.event)?
-    {
+    let user_id = &cx.wanted.user_id;
+    let known = rooms::state_at(cx.snap, room.nid, since)?;
+    let kind = StateEventType::RoomMember;
+    let last = room_state::get(cx.snap, known, &kind, user_id.as_str())?;
+    if timeline.prev_batch.is_some() && visibility::was_joined_before(cx.snap, user_id, last)? {
         timeline.limited = true;
     }
     Ok(())

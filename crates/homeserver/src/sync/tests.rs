@@ -374,10 +374,13 @@ async fn who_comes_and_goes_between_two_answers_has_left() {
         "{seen:?}"
     );
     assert_eq!(answer["rooms"].get("join"), None);
+    assert_eq!(left["timeline"].get("limited"), None, "nothing went before");
 
     bob.join(&room_id).await;
     let answer = bob.sync().await;
-    assert!(timeline(joined(&answer, &room_id)).contains(&"gone".to_owned()));
+    let room = joined(&answer, &room_id);
+    assert!(timeline(room).contains(&"gone".to_owned()));
+    assert_eq!(room["timeline"]["limited"], true, "what bob had is told again");
 }
 
 #[tokio::test]
