@@ -76,7 +76,7 @@ a=$pid
 answers http://127.0.0.1:18008
 one_server messagehub "$a" http://127.0.0.1:18008 2000
 
-peer=$("$binary" --data "$work/a" status --json | sed 's/.*"peer_id":"\([^"]*\)".*/\1/')
+peer=$("$binary" --data "$work/a" status --json | sed 's/.*"peer_id":"\([^"]*\)","addresses.*/\1/')
 node b 18009 18109 "/ip4/127.0.0.1/tcp/18108/p2p/$peer"
 b=$pid
 answers http://127.0.0.1:18009
@@ -95,9 +95,9 @@ startup() { # LABEL URL COMMAND
     "$hsbench" --label "$1" --url "$2" startup --repeat 5 --command "$3" \
         >>"$out" 2>>"$work/hsbench.log"
 }
-python=$synapse_dir/venv/bin/python
-startup synapse http://127.0.0.1:18118 \
-    "cd $synapse_dir/data-18118 && exec $python -m synapse.app.homeserver -c homeserver.yaml"
-startup messagehub http://127.0.0.1:18010 \
-    "exec $binary --data $work/start --listen 127.0.0.1:18010"
+cat >"$work/start-synapse.sh" <<SCRIPT
+cd "$synapse_dir/data-18118" && exec "$synapse_dir/venv/bin/python" -m synapse.app.homeserver -c homeserver.yaml
+SCRIPT
+startup synapse http://127.0.0.1:18118 "bash $work/start-synapse.sh"
+startup messagehub http://127.0.0.1:18010 "$binary --data $work/start --listen 127.0.0.1:18010"
 "$hsbench" summary "$out"

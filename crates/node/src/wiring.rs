@@ -80,6 +80,15 @@ pub(crate) fn net_config(config: &Config, data: &DataDir, seeds: &Seeds) -> NetC
         port_file: Some(data.path().join("libp2p.port")),
         mdns: if config.mdns { Switch::On } else { Switch::Off },
         bootstrap_peers: config.bootstrap_peers.clone(),
+        loopback: loopback(config),
         ..NetConfig::new(Seed::new(seeds.libp2p), clock())
     }
+}
+
+/// Loopback addresses that peers tell are believed by an owner who named a peer on this machine; on
+/// a LAN they would point at ourselves.
+fn loopback(config: &Config) -> Switch {
+    let here =
+        |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+    if config.bootstrap_peers.iter().any(here) { Switch::On } else { Switch::Off }
 }
