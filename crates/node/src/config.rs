@@ -7,7 +7,7 @@ mod read;
 
 use std::{fmt, net::SocketAddr, path::Path};
 
-use messagehub_homeserver::{DEFAULT_MAX_UPLOAD_BYTES, RateLimits};
+use messagehub_homeserver::{DEFAULT_MAX_UPLOAD_BYTES, RateLimits, Registration};
 use ruma::RoomVersionId;
 
 pub(crate) use keys::KEYS;
@@ -51,28 +51,6 @@ pub(crate) enum ListenAddress {
     Default,
     /// Named in the configuration, the environment or a flag.
     Asked(SocketAddr),
-}
-
-/// Who may create an account.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Registration {
-    /// Nobody but the owner on the command line.
-    Closed,
-    /// Whoever knows the token.
-    Token(String),
-    /// Anybody who reaches the address.
-    Open,
-}
-
-// The token is a secret, and configurations are logged.
-impl fmt::Debug for Registration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "Closed",
-            Self::Token(_) => "Token(..)",
-            Self::Open => "Open",
-        })
-    }
 }
 
 /// How log lines look.

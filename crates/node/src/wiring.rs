@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use messagehub_homeserver::{
-    Homeserver, Identity, IdentityParts, Limits, Parts, Registration,
+    Homeserver, Identity, IdentityParts, Limits, Parts,
     clock::{Clock, timestamp},
     peers::{OUTBOUND_CAPACITY, Outbound, Peers},
     rate::RateLimiter,
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     AnyError,
-    config::{self, Config},
+    config::Config,
     data_dir::{DataDir, Seeds},
 };
 
@@ -33,11 +33,7 @@ pub(crate) fn clock() -> Clock {
 /// What the configuration allows, as the use-cases read it.
 pub(crate) fn limits(config: &Config) -> Limits {
     Limits {
-        registration: match &config.registration {
-            config::Registration::Closed => Registration::Closed,
-            config::Registration::Token(token) => Registration::Token(token.clone()),
-            config::Registration::Open => Registration::Open,
-        },
+        registration: config.registration.clone(),
         discoverable: config.discoverable,
         rates: RateLimiter::new(config.rate_limits),
         max_upload_bytes: config.max_upload_bytes,
