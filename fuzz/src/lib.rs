@@ -1,8 +1,12 @@
-//! What the fuzz targets share.
+//! Fuzz targets for every decoder of foreign bytes, and what drives them on any toolchain.
+//!
+//! Without a compiler that instruments code, a driver cannot see which branches an input took. What
+//! it sees is how far the input came: each target says with which words it was refused, or what
+//! became of it. An input that came to a new end is kept, and later ones are made from it.
 
-use ruma::{MilliSecondsSinceUnixEpoch, UInt};
+pub mod driver;
+pub mod mutate;
+pub mod targets;
 
-/// The time at which the frame of the corpus, which is the one of `docs/wire.md`, was made.
-pub fn now() -> MilliSecondsSinceUnixEpoch {
-    MilliSecondsSinceUnixEpoch(UInt::new_saturating(1_750_000_000_000))
-}
+#[cfg(test)]
+mod tests;

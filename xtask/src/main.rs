@@ -1,9 +1,10 @@
 //! Repository tasks: `cargo xtask tidy` checks what the compiler does not, `cargo xtask coverage`
-//! writes `docs/coverage.md`, `cargo xtask sim` repeats a run of the simulator, `cargo xtask ci`
-//! runs everything.
+//! writes `docs/coverage.md`, `cargo xtask sim` repeats a run of the simulator, `cargo xtask interop`
+//! drives a node with go-libp2p, `cargo xtask ci` runs everything.
 
 mod boundaries;
 mod ci;
+mod interop;
 mod source;
 
 use std::{
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
         Some("ci") => ci::ci(&root),
         Some("coverage") => coverage(&root),
         Some("sim") => sim(&root, &arguments[1..]),
-        _ => Err(vec!["usage: cargo xtask tidy | coverage | sim --seed N | ci".to_owned()]),
+        Some("interop") => interop::interop(&root),
+        _ => Err(vec!["usage: cargo xtask tidy | coverage | sim --seed N | interop | ci".to_owned()]),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,16 +66,12 @@ fn coverage(root: &Path) -> Result<(), Faults> {
         .current_dir(root))
 }
 
+/// Builds the simulator fast enough for many runs, and starts it. What it does with its arguments
+/// is in `tests/sim/src/main.rs`.
 fn sim(root: &Path, arguments: &[String]) -> Result<(), Faults> {
-    let [flag, seed] = arguments else {
-        return Err(vec!["usage: cargo xtask sim --seed N".to_owned()]);
-    };
-    if flag != "--seed" || seed.parse::<u64>().is_err() {
-        return Err(vec!["usage: cargo xtask sim --seed N".to_owned()]);
-    }
     run(Command::new("cargo")
-        .args(["test", "-p", "sim", "one_seed", "--", "--nocapture"])
-        .env("SIM_SEED", seed)
+        .args(["run", "--quiet", "--profile", "sim", "-p", "sim", "--"])
+        .args(arguments)
         .current_dir(root))
 }
 

@@ -5,12 +5,16 @@ mod account_data;
 mod aliases;
 mod directory;
 mod filter;
+mod keys;
 mod media;
 mod members;
 mod membership;
 mod messages;
+mod openid;
+mod presence;
 mod profile;
 pub(crate) mod proof;
+mod public_rooms;
 mod push;
 mod receipts;
 mod redact;
@@ -18,8 +22,11 @@ mod rooms_create;
 mod send;
 mod server;
 mod session;
+mod spaces;
 mod state;
 mod sync;
+mod tags;
+mod to_device;
 mod typing;
 mod voip;
 
@@ -48,12 +55,19 @@ pub fn router(hs: Homeserver) -> Router {
         .merge(members::router())
         .merge(receipts::router())
         .merge(typing::router())
+        .merge(keys::router())
+        .merge(to_device::router())
+        .merge(presence::router())
+        .merge(openid::router())
         .merge(rooms_create::router())
         .merge(membership::router())
         .merge(send::router())
         .merge(state::router())
         .merge(redact::router())
         .merge(aliases::router())
+        .merge(public_rooms::router())
+        .merge(spaces::router())
+        .merge(tags::router())
         .merge(voip::router())
         .fallback(async || ApiError::unrecognized().into_response())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed().into_response())

@@ -7,6 +7,8 @@ mod accounts;
 mod events;
 mod peers;
 mod rooms;
+pub(crate) mod users;
+mod spaces;
 
 use axum::{
     body::Body,

@@ -10,8 +10,13 @@ mod keyed;
 mod keys;
 mod media;
 mod membership;
+mod policy;
 mod query;
+mod relay;
+mod room_keys;
+mod rooms;
 mod transactions;
+mod users;
 
 use axum::{Router, response::IntoResponse};
 use messagehub_homeserver::Homeserver;
@@ -24,15 +29,26 @@ use crate::ApiError;
 /// The transport puts a [`messagehub_homeserver::peers::PeerIdentity`] into the extensions of
 /// each request; without one nothing signed is accepted.
 pub fn router(hs: Homeserver) -> Router {
-    Router::new()
+    let operations = Router::new()
         .merge(events::router())
         .merge(heads::router())
         .merge(keys::router())
         .merge(media::router())
         .merge(membership::router())
+        .merge(policy::router())
         .merge(query::router())
+        .merge(rooms::router())
         .merge(transactions::router())
+        .merge(users::router());
+    let relayed = closed(operations.clone()).with_state(hs.clone());
+    // Never relayed: a key is given to whoever is at the other end.
+    let operations = operations.merge(room_keys::router());
+    closed(operations.merge(relay::router(relayed))).with_state(hs)
+}
+
+/// Answers whatever is not there.
+fn closed(operations: Router<Homeserver>) -> Router<Homeserver> {
+    operations
         .fallback(async || ApiError::unrecognized().into_response())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed().into_response())
-        .with_state(hs)
 }

@@ -5,6 +5,7 @@
 //! [`server::router`](crate::server::router), floods frames to subscribers, and reports who is
 //! connected. Links can be cut, nodes stopped and started again on the same data.
 
+mod addresses;
 mod hub;
 mod node;
 #[cfg(test)]

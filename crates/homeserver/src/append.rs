@@ -24,6 +24,7 @@ use ruma::{
 
 use crate::{
     Homeserver,
+    encryption::device_lists,
     peers::Outbound,
     view::{self, ViewError},
     visibility::membership_in,
@@ -111,6 +112,7 @@ pub fn event(
     let changes = set_current_state(txn, server, (room, current), pos)?;
     appended.members = changes.members;
     appended.topic = changes.topic;
+    device_lists::members_changed(txn, server, room, &appended)?;
     apply_redactions(txn, room, (appended.nid, pdu))?;
     Ok(appended)
 }
@@ -165,7 +167,10 @@ pub fn announce_topic(hs: &Homeserver, room: &Room, topic: Option<TopicChange>) 
     let room_id = room.room_id.clone();
     match topic {
         Some(TopicChange::Join) => hs.peers.offer(Outbound::Join { room_id }),
-        Some(TopicChange::Leave) => hs.peers.offer(Outbound::Leave { room_id }),
+        Some(TopicChange::Leave) => {
+            hs.peers.room_keys().forget(&room_id);
+            hs.peers.offer(Outbound::Leave { room_id })
+        }
         None => true,
     };
 }
@@ -177,21 +182,12 @@ fn advance(
     appended: &Appended,
     state_after: StateNid,
 ) -> Result<StateNid, ViewError> {
-    let before = extremities::list(txn, room.nid)?;
-    extremities::advance(txn, room.nid, appended.nid, &appended.pdu)?;
-    let mut heads = Vec::with_capacity(before.len() + 1);
-    for nid in &before {
-        let id = events::id(txn, *nid)?;
-        if !appended.pdu.prev_events().contains(&id) {
-            heads.push(*nid);
-        }
-    }
-    if heads.is_empty() {
+    let heads = extremities::advance(txn, room.nid, appended.nid, &appended.pdu)?;
+    if heads.now.len() == 1 {
         return Ok(state_after);
     }
-    heads.push(appended.nid);
-    let roots_before = states_after(txn, &before)?;
-    let roots = states_after(txn, &heads)?;
+    let roots_before = states_after(txn, &heads.before)?;
+    let roots = states_after(txn, &heads.now)?;
     // A message on one of several branches leaves the states that were merged as they were.
     if roots == roots_before { Ok(room.state) } else { view::merge(txn, room, roots) }
 }

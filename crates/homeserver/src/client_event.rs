@@ -170,7 +170,7 @@ pub fn stripped(pdu: &Pdu) -> Result<Box<RawValue>, StoreError> {
 
 /// What an invited user is shown of a room: the state that says what it is, and the inviter.
 ///
-/// Spec: Client-Server API, "Stripped state", which recommends these types.
+/// Spec: Client-Server API, "Stripped state".
 ///
 /// # Errors
 ///
@@ -180,6 +180,21 @@ pub fn stripped_state(
     state: StateNid,
     members: &[&UserId],
 ) -> Result<Vec<Box<RawValue>>, StoreError> {
+    shown_state(snap, state, members)?.iter().map(|pdu| stripped(pdu)).collect()
+}
+
+/// The same as whole events, the create event first.
+///
+/// Spec: Client-Server API, "Stripped state", which recommends these types.
+///
+/// # Errors
+///
+/// The store's.
+pub(crate) fn shown_state(
+    snap: &Snapshot<'_>,
+    state: StateNid,
+    members: &[&UserId],
+) -> Result<Vec<Arc<Pdu>>, StoreError> {
     const SHOWN: [StateEventType; 8] = [
         StateEventType::RoomCreate,
         StateEventType::RoomName,
@@ -192,13 +207,13 @@ pub fn stripped_state(
     ];
     let members = members.iter().map(|user| (StateEventType::RoomMember, user.as_str()));
     let keys = SHOWN.into_iter().map(|kind| (kind, "")).chain(members);
-    let mut shown = Vec::new();
+    let mut found = Vec::new();
     for (kind, state_key) in keys {
         if let Some(nid) = room_state::get(snap, state, &kind, state_key)? {
-            shown.push(stripped(&events::get(snap, nid)?.pdu)?);
+            found.push(shown(snap, &events::get(snap, nid)?)?);
         }
     }
-    Ok(shown)
+    Ok(found)
 }
 
 /// The content of a redaction as of room version 11, which names there what is redacted, where the

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use messagehub_protocol::{
     auth::AuthViolation,
     build::{self, BuildError, NewEvent, Signer},
-    pdu::Pdu,
-    receive,
+    pdu::{Pdu, SignedPdu},
+    policy,
+    receive::{self, RoomView},
 };
-use messagehub_store::{Room, Snapshot, StoreError, Txn, memberships, outbox};
+use messagehub_store::{Room, Snapshot, StateNid, StoreError, Txn, memberships, outbox};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
     events::{StateEventType, room::member::MembershipState},
@@ -18,10 +19,11 @@ use serde_json::value::RawValue;
 use crate::{
     Homeserver, Identity,
     append::{self, Appended, MemberChange, TopicChange},
-    client_event,
     federation::announce,
+    policy::{Desk, Draft},
     rate::Limited,
-    view::{self, Opening, ViewError},
+    server::shown,
+    view::{self, Gathered, Opening, ViewError},
     visibility::membership_in,
 };
 
@@ -52,6 +54,19 @@ pub enum SendError {
     /// An alias in the content does not point to the room.
     #[error("{0} is no alias of this room")]
     BadAlias(String),
+    /// The room's policy server does not recommend the event.
+    #[error("{message}")]
+    NotRecommended {
+        /// The HTTP status of its answer.
+        status: u16,
+        /// Its `errcode`.
+        errcode: String,
+        /// Its words.
+        message: String,
+    },
+    /// The room's policy server has not signed the event, and cannot be asked now.
+    #[error("the policy server {0} of the room cannot be asked now")]
+    NoRecommendation(OwnedServerName),
     /// The user sends too fast.
     #[error(transparent)]
     Limited(#[from] Limited),
@@ -89,6 +104,8 @@ impl From<BuildError> for SendError {
 pub(crate) struct Emitter {
     pub(crate) identity: Arc<Identity>,
     pub(crate) now: MilliSecondsSinceUnixEpoch,
+    /// What the policy server of a room is to sign, or has signed.
+    pub(crate) desk: Arc<Desk>,
 }
 
 /// What an attempt to set state came to.
@@ -110,7 +127,7 @@ impl Emitted {
 
 impl Emitter {
     pub(crate) fn of(hs: &Homeserver) -> Self {
-        Self { identity: Arc::clone(&hs.identity), now: hs.clock.now() }
+        Self { identity: Arc::clone(&hs.identity), now: hs.clock.now(), desk: Arc::default() }
     }
 
     /// Sends an event to a room, whatever the room says already.
@@ -121,8 +138,33 @@ impl Emitter {
         new: NewEvent,
     ) -> Result<Appended, SendError> {
         let opening = view::for_sending(txn, room, &new)?.map_err(SendError::Forbidden)?;
-        let pdu = self.build(new, &opening)?;
-        self.apply(txn, room, pdu, &opening)
+        self.emit_at(txn, room, new, &opening)
+    }
+
+    /// The same where the place was looked up already.
+    pub(crate) fn emit_at(
+        &self,
+        txn: &mut Txn<'_>,
+        room: &mut Room,
+        new: NewEvent,
+        opening: &Opening,
+    ) -> Result<Appended, SendError> {
+        if let Some(signed) = self.desk.find(&new) {
+            return self.place(txn, room, signed);
+        }
+        let pdu = self.build(new, opening)?;
+        self.apply(txn, room, pdu, opening)
+    }
+
+    /// Places an event where it was built before the policy server signed it.
+    fn place(
+        &self,
+        txn: &mut Txn<'_>,
+        room: &mut Room,
+        signed: SignedPdu,
+    ) -> Result<Appended, SendError> {
+        let Gathered { view, state_before } = view::for_event(txn, room, signed.pdu())?;
+        self.judge_and_append(txn, room, signed, (&view, state_before))
     }
 
     /// Sends a state event to a room, unless the same sender has said the same already.
@@ -132,6 +174,9 @@ impl Emitter {
         room: &mut Room,
         new: NewEvent,
     ) -> Result<Emitted, SendError> {
+        if let Some(signed) = self.desk.find(&new) {
+            return Ok(Emitted::New(self.place(txn, room, signed)?));
+        }
         let opening = view::for_sending(txn, room, &new)?.map_err(SendError::Forbidden)?;
         let pdu = self.build(new, &opening)?;
         let kind = StateEventType::from(pdu.pdu().kind().to_string());
@@ -150,7 +195,7 @@ impl Emitter {
         &self,
         new: NewEvent,
         opening: &Opening,
-    ) -> Result<messagehub_protocol::pdu::SignedPdu, SendError> {
+    ) -> Result<SignedPdu, SendError> {
         let signer =
             Signer { server: self.identity.server_name(), key: self.identity.verify_key() };
         Ok(build::event(new, &opening.place, self.now, signer, opening.view.rules)?)
@@ -161,14 +206,43 @@ impl Emitter {
         &self,
         txn: &mut Txn<'_>,
         room: &mut Room,
-        pdu: messagehub_protocol::pdu::SignedPdu,
+        pdu: SignedPdu,
         opening: &Opening,
     ) -> Result<Appended, SendError> {
-        let judged = receive::check(pdu, &opening.view).accepted_or(SendError::Forbidden)?;
+        self.judge_and_append(txn, room, pdu, (&opening.view, opening.state_before))
+    }
+
+    fn judge_and_append(
+        &self,
+        txn: &mut Txn<'_>,
+        room: &mut Room,
+        pdu: SignedPdu,
+        (view, state_before): (&RoomView, StateNid),
+    ) -> Result<Appended, SendError> {
+        let judged = receive::check(self.recommended(pdu, view)?, view);
+        let judged = judged.accepted_or(SendError::Forbidden)?;
         let server = self.identity.server_name();
-        let appended = append::event(txn, server, room, &judged, opening.state_before)?;
+        let appended = append::event(txn, server, room, &judged, state_before)?;
         self.queue(txn, room, &appended)?;
         Ok(appended)
+    }
+
+    /// The event with the signature that the room wants. Where only another server can give it, the
+    /// event is left on the desk, and nothing is sent this time.
+    fn recommended(&self, event: SignedPdu, view: &RoomView) -> Result<SignedPdu, SendError> {
+        let Some(policy) = view.policy() else { return Ok(event) };
+        if policy.recommends(event.pdu(), view.rules) {
+            return Ok(event);
+        }
+        let server = policy.server().to_owned();
+        if server != self.identity.server_name() {
+            self.desk.leave(Draft { event, policy, rules: view.rules });
+            return Err(SendError::NoRecommendation(server));
+        }
+        let unusable = |_| SendError::NoRecommendation(server.clone());
+        let key = self.identity.policy_key();
+        let signature = policy::sign(event.pdu(), &key, view.rules).map_err(unusable)?;
+        policy.add(&event, &signature, view.rules).map_err(unusable)
     }
 
     /// Puts into the outbox what a membership change means for servers that are not in the room,
@@ -206,8 +280,8 @@ impl Emitter {
         room: &Room,
         (appended, change): (&Appended, &MemberChange),
     ) -> Result<(), SendError> {
-        let shown = [appended.pdu.sender()];
-        let invite_room_state = client_event::stripped_state(txn, room.state, &shown)?;
+        let own = self.identity.server_keys();
+        let shown = shown::of_room(txn, &own, room.state, &[appended.pdu.sender()])?;
         let event = RawValue::from_string(appended.pdu.json().to_owned());
         let body = event.and_then(|event| {
             serde_json::to_string(&serde_json::json!({
@@ -215,7 +289,8 @@ impl Emitter {
                 "event_id": appended.pdu.event_id(),
                 "room_version": room.version,
                 "event": event,
-                "invite_room_state": invite_room_state,
+                "invite_room_state": shown.pdus,
+                "server_keys": shown.server_keys,
             }))
         });
         let body = body.map_err(|error| SendError::BadContent(error.to_string()))?;

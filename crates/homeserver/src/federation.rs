@@ -5,6 +5,7 @@
 
 pub mod announce;
 pub mod keys;
+mod relay;
 pub mod route;
 
 use std::time::Duration;
@@ -22,7 +23,7 @@ use serde_json::value::RawValue;
 use crate::{Homeserver, peers::RequestError};
 
 /// How long a question may take that a person waits for, when there may be others to ask.
-pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Stands before a path while ruma builds a URI; it never leaves this node.
 const BASE_URL: &str = "http://peer";
@@ -144,13 +145,36 @@ async fn send(
     call: Call,
     timeout: Duration,
 ) -> Result<http::Response<Bytes>, FederationError> {
-    let signed = sign(hs, destination, call)?;
-    let response = hs.peers.request(destination.to_owned(), signed, timeout).await?;
+    let response = transport(hs, destination, &call, timeout).await?;
     if !response.status().is_success() {
         return Err(refusal(&response));
     }
     keys::learn(hs, &carried_keys(response.body())).await?;
     Ok(response)
+}
+
+/// Carries a request over a path of our own, and where there is none through a server that has one.
+async fn transport(
+    hs: &Homeserver,
+    destination: &ServerName,
+    call: &Call,
+    timeout: Duration,
+) -> Result<http::Response<Bytes>, FederationError> {
+    if let Some(response) = relay::send_as_lately(hs, destination, call, timeout).await? {
+        return Ok(response);
+    }
+    let signed = sign(hs, destination, call)?;
+    let error = match hs.peers.request(destination.to_owned(), signed, timeout).await {
+        Ok(response) => return Ok(response),
+        Err(error) => error,
+    };
+    if relay::is_worth_it(hs, destination, (&call.uri, &error))
+        && let relay::Carried::Answered(response) =
+            relay::send(hs, destination, call, timeout).await?
+    {
+        return Ok(response);
+    }
+    Err(error.into())
 }
 
 /// The `server_keys` beside the answer proper (D6); none in answers that are not JSON objects.
@@ -192,7 +216,7 @@ fn refusal(response: &http::Response<Bytes>) -> FederationError {
 fn sign(
     hs: &Homeserver,
     destination: &ServerName,
-    call: Call,
+    call: &Call,
 ) -> Result<http::Request<Bytes>, FederationError> {
     let unwritable = |error: String| FederationError::BadRequest(error);
     let parts =
@@ -216,7 +240,7 @@ fn sign(
     if !call.body.is_empty() {
         signed = signed.header(http::header::CONTENT_TYPE, "application/json");
     }
-    signed.body(Bytes::from(call.body)).map_err(|error| unwritable(error.to_string()))
+    signed.body(Bytes::from(call.body.clone())).map_err(|error| unwritable(error.to_string()))
 }
 
 /// One segment of a path: what is no unreserved character is percent-encoded.

@@ -4,18 +4,20 @@
 //! between what we have and what waits there is nothing, the rest is history from before we came:
 //! then the event that waits is judged by the state before it, as that member tells it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use messagehub_store::{
-    Room, Snapshot, StoreError, events, extremities, memberships,
+    Room, Snapshot, StateNid, StoreError, events, extremities, memberships,
     pending::{self, Pending},
 };
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
     Homeserver,
     federation::{self, Call, FederationError, route},
-    ingest::{self, IngestError, Outcome, Parcel, verify},
+    ingest::{self, IngestError, Outcome as EventOutcome, Parcel, verify},
     outliers::{self, StateError},
     peers::{Counters, REQUEST_TIMEOUT},
     view::ViewError,
@@ -27,6 +29,14 @@ const MAX_ROUNDS: usize = 256;
 
 /// Events asked for at once: what a server of ours gives.
 const BATCH: usize = 100;
+
+/// Missing events that are looked at: an event that waits has at most 20 predecessors, and 256 wait
+/// in one room.
+const MAX_MISSING: usize = 20 * 256;
+
+/// Members asked for the state before one event: two that agree are enough, and of three two do if
+/// one of them lies.
+const MAX_TELLERS: usize = 3;
 
 /// Ids named in one request: an event has at most 20 predecessors, a room told 20 heads.
 const MAX_IDS: usize = 20;
@@ -40,17 +50,50 @@ pub enum Filled {
     Open,
 }
 
-/// What a room lacks.
+/// How an attempt to fill the gaps of a room ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether anything still waits.
+    pub filled: Filled,
+    /// Events that it brought.
+    pub taken: usize,
+}
+
+/// A part of what a room lacks.
 struct Gap {
     room: Room,
     /// Events that waiting ones name, and that do not wait themselves.
     missing: Vec<OwnedEventId>,
-    /// The waiting events that name them, the oldest first.
-    waiting: Vec<Pending>,
-    /// Waiting events that name only others that wait, the oldest first.
-    later: Vec<Pending>,
+    /// Waiting events that name them, of each server the oldest first.
+    waiting: Vec<Waiting>,
     /// Our forward extremities.
     earliest: Vec<OwnedEventId>,
+}
+
+/// An event that waits.
+#[derive(Clone)]
+struct Waiting {
+    event: Pending,
+    claim: Claim,
+}
+
+/// What an event says of itself, which decides only what is tried first and who is asked.
+#[derive(Clone, Deserialize)]
+struct Claim {
+    depth: u64,
+    sender: OwnedUserId,
+}
+
+/// What one attempt to fill the gaps of a room has come to so far.
+#[derive(Default)]
+struct Attempt {
+    /// Events taken.
+    taken: usize,
+    /// Missing events that nobody gave. They are set aside, so that one who names events which do
+    /// not exist keeps back nothing but their own.
+    in_vain: BTreeSet<OwnedEventId>,
+    /// Members who say that between what we have and what waits there is nothing.
+    sure: Vec<OwnedServerName>,
 }
 
 /// Asks members of a room for what its waiting events lack, until nothing waits or nobody helps.
@@ -62,15 +105,29 @@ pub async fn fill(
     hs: &Homeserver,
     room_id: &RoomId,
     first: Option<&OwnedServerName>,
-) -> Result<Filled, StoreError> {
+) -> Result<Outcome, StoreError> {
+    let mut attempt = Attempt::default();
     for _ in 0..MAX_ROUNDS {
-        let Some(gap) = find(hs, room_id.to_owned()).await? else { return Ok(Filled::Closed) };
+        let Some(gap) = find(hs, room_id, &attempt.in_vain).await? else {
+            if attempt.in_vain.is_empty() {
+                return Ok(Outcome { filled: Filled::Closed, taken: attempt.taken });
+            }
+            // What comes later goes before its turn only where nobody tells the state at what is
+            // first: to whoever was put out meanwhile, what happened on branches without them is
+            // not told.
+            match anchor_later(hs, room_id, &attempt).await? {
+                true => attempt.taken += 1,
+                false => break,
+            }
+            continue;
+        };
         let servers = candidates(hs, &gap, first).await?;
-        if !improve(hs, &gap, &servers).await? {
-            return Ok(Filled::Open);
+        match improve(hs, &gap, &servers, &mut attempt).await? {
+            Some(news) => attempt.taken += news,
+            None => attempt.in_vain.extend(gap.missing),
         }
     }
-    Ok(Filled::Open)
+    Ok(Outcome { filled: Filled::Open, taken: attempt.taken })
 }
 
 /// Whom to ask: where the waiting events came from, which may be a server whose join is among
@@ -80,54 +137,84 @@ async fn candidates(
     gap: &Gap,
     first: Option<&OwnedServerName>,
 ) -> Result<Vec<OwnedServerName>, StoreError> {
-    let origins = gap.waiting.iter().map(|event| event.origin.clone());
+    let origins = gap.waiting.iter().map(|waiting| waiting.event.origin.clone());
     let members = route::members(hs, &gap.room.room_id, first).await?;
-    let origin = gap.waiting.first().map(|event| &event.origin);
+    let origin = gap.waiting.first().map(|waiting| &waiting.event.origin);
     Ok(route::ordered(hs, origins.chain(members).collect(), first.or(origin)))
 }
 
-/// One round: whether it brought anything.
+/// One round: the number of events it brought, or `None` where there is no more to be had. That is
+/// not the same as 0: others may have brought something meanwhile.
 async fn improve(
     hs: &Homeserver,
     gap: &Gap,
     servers: &[OwnedServerName],
-) -> Result<bool, StoreError> {
-    let members = members(hs, gap).await?;
-    let mut sure = Vec::new();
+    attempt: &mut Attempt,
+) -> Result<Option<usize>, StoreError> {
+    let members = members(hs, &gap.room).await?;
+    let (mut sure, mut parked) = (Vec::new(), 0);
     for server in servers {
         match ours(ask(hs, gap, server).await)? {
-            Some(Answer::News(taken)) => {
+            Some(Answer::News { taken, placed }) => {
                 Counters::add(&hs.peers.counters().events_repaired, taken);
-                return Ok(true);
+                if placed > 0 {
+                    return Ok(Some(parked + taken));
+                }
+                // More that waits is no help by itself; whoever makes it up has no end of it.
+                parked += taken;
             }
             // Who is in the room is for the room to say, and not for who would like to be: a
             // stranger's word is no state.
-            Some(Answer::NothingBetween) if members.contains(server) => sure.push(server),
+            Some(Answer::NothingBetween) if members.contains(server) => sure.push(server.clone()),
             Some(Answer::NothingBetween) => {}
             Some(Answer::NoUse) | None => {}
         }
     }
+    if parked > 0 {
+        return Ok(Some(parked));
+    }
     // Gossip or another job may have brought the same events meanwhile. A told state is the last
     // resort: it would put what waits before what is still to come.
-    if has_moved(hs, gap).await? {
-        return Ok(true);
+    if has_moved(hs, gap, &attempt.in_vain).await? {
+        return Ok(Some(0));
     }
-    // What comes later goes before its turn only where nobody tells the state at what is first:
-    // to whoever was put out meanwhile, what happened on branches without them is not told.
-    for waiting in [&gap.waiting, &gap.later] {
-        for server in &sure {
-            if ours(anchor(hs, (gap, waiting), server).await)? == Some(true) {
-                Counters::add(&hs.peers.counters().events_repaired, 1);
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
+    let anchored = anchor(hs, (&gap.room, &gap.waiting), (&sure, &members)).await?;
+    attempt.sure.extend(sure);
+    Ok(anchored.then_some(1))
+}
+
+/// Judges an event that waits only for others that wait by the state before it.
+async fn anchor_later(
+    hs: &Homeserver,
+    room_id: &RoomId,
+    attempt: &Attempt,
+) -> Result<bool, StoreError> {
+    let us = hs.server_name().to_owned();
+    let wanted = room_id.to_owned();
+    let found = hs
+        .store
+        .read(move |snap| {
+            let room = match verify::room_of_ours(snap, &wanted, &us) {
+                Ok(room) => room,
+                Err(IngestError::View(ViewError::Store(error))) => return Err(error),
+                Err(_) => return Ok(None),
+            };
+            let missing = pending::list_missing(snap, &wanted, MAX_MISSING)?;
+            let mut later = waiting(snap, &wanted)?;
+            later.retain(|waiting| !waiting.names_any(&missing));
+            later.truncate(MAX_IDS);
+            Ok(Some((room, later)))
+        })
+        .await?;
+    let Some((room, later)) = found else { return Ok(false) };
+    let members = members(hs, &room).await?;
+    let sure = route::ordered(hs, attempt.sure.clone(), None);
+    anchor(hs, (&room, &later), (&sure, &members)).await
 }
 
 /// The servers in the room, as far as we know.
-async fn members(hs: &Homeserver, gap: &Gap) -> Result<Vec<OwnedServerName>, StoreError> {
-    let room = gap.room.nid;
+async fn members(hs: &Homeserver, room: &Room) -> Result<Vec<OwnedServerName>, StoreError> {
+    let room = room.nid;
     hs.store.read(move |snap| memberships::servers_in(snap, room)).await
 }
 
@@ -144,13 +231,22 @@ fn ours<T>(outcome: Result<T, StateError>) -> Result<Option<T>, StoreError> {
 }
 
 /// Whether the room is no longer as it was when `gap` was read.
-async fn has_moved(hs: &Homeserver, gap: &Gap) -> Result<bool, StoreError> {
-    let now = find(hs, gap.room.room_id.clone()).await?;
+async fn has_moved(
+    hs: &Homeserver,
+    gap: &Gap,
+    in_vain: &BTreeSet<OwnedEventId>,
+) -> Result<bool, StoreError> {
+    let now = find(hs, &gap.room.room_id, in_vain).await?;
     Ok(now.is_none_or(|now| now.missing != gap.missing || now.earliest != gap.earliest))
 }
 
-async fn find(hs: &Homeserver, room_id: OwnedRoomId) -> Result<Option<Gap>, StoreError> {
+async fn find(
+    hs: &Homeserver,
+    room_id: &RoomId,
+    in_vain: &BTreeSet<OwnedEventId>,
+) -> Result<Option<Gap>, StoreError> {
     let us = hs.server_name().to_owned();
+    let (room_id, in_vain) = (room_id.to_owned(), in_vain.clone());
     hs.store
         .read(move |snap| {
             let room = match verify::room_of_ours(snap, &room_id, &us) {
@@ -158,34 +254,58 @@ async fn find(hs: &Homeserver, room_id: OwnedRoomId) -> Result<Option<Gap>, Stor
                 Err(IngestError::View(ViewError::Store(error))) => return Err(error),
                 Err(_) => return Ok(None),
             };
-            read_gap(snap, room)
+            read_gap(snap, room, &in_vain)
         })
         .await
 }
 
-fn read_gap(snap: &Snapshot<'_>, room: Room) -> Result<Option<Gap>, StoreError> {
-    let missing = pending::list_missing(snap, &room.room_id, MAX_IDS)?;
+fn read_gap(
+    snap: &Snapshot<'_>,
+    room: Room,
+    in_vain: &BTreeSet<OwnedEventId>,
+) -> Result<Option<Gap>, StoreError> {
+    let mut missing = pending::list_missing(snap, &room.room_id, MAX_MISSING)?;
+    missing.retain(|event_id| !in_vain.contains(event_id));
+    missing.truncate(MAX_IDS);
     if missing.is_empty() {
         return Ok(None);
     }
-    let names = |json: &str| missing.iter().any(|id| json.contains(id.as_str()));
-    let mut all = pending::list(snap, &room.room_id)?;
-    all.sort_by_cached_key(|event| depth(&event.json));
-    let (mut waiting, mut later): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|event| names(&event.json));
+    let mut waiting = waiting(snap, &room.room_id)?;
+    waiting.retain(|waiting| waiting.names_any(&missing));
     waiting.truncate(MAX_IDS);
-    later.truncate(MAX_IDS);
     let earliest = heads(snap, &room)?;
-    Ok(Some(Gap { room, missing, waiting, later, earliest }))
+    Ok(Some(Gap { room, missing, waiting, earliest }))
 }
 
-/// The depth that an event claims; it decides only what is tried first.
-fn depth(json: &str) -> u64 {
-    #[derive(Deserialize)]
-    struct Claim {
-        depth: u64,
+/// The waiting events of a room: the oldest of each server first, then the second of each, so that
+/// no server's events take the places of all others'.
+fn waiting(snap: &Snapshot<'_>, room_id: &RoomId) -> Result<Vec<Waiting>, StoreError> {
+    let mut waiting: Vec<Waiting> = pending::list(snap, room_id)?
+        .into_iter()
+        .filter_map(|event| {
+            let claim = serde_json::from_str(&event.json).ok()?;
+            Some(Waiting { event, claim })
+        })
+        .collect();
+    waiting.sort_by_key(|waiting| waiting.claim.depth);
+    let mut of_each: BTreeMap<OwnedServerName, usize> = BTreeMap::new();
+    waiting.sort_by_cached_key(|waiting| {
+        let count = of_each.entry(waiting.maker().to_owned()).or_default();
+        *count += 1;
+        *count
+    });
+    Ok(waiting)
+}
+
+impl Waiting {
+    fn names_any(&self, missing: &[OwnedEventId]) -> bool {
+        missing.iter().any(|id| self.event.json.contains(id.as_str()))
     }
-    serde_json::from_str::<Claim>(json).map_or(u64::MAX, |claim| claim.depth)
+
+    /// The server that made it.
+    fn maker(&self) -> &ServerName {
+        self.claim.sender.server_name()
+    }
 }
 
 fn heads(snap: &Snapshot<'_>, room: &Room) -> Result<Vec<OwnedEventId>, StoreError> {
@@ -209,8 +329,13 @@ pub const OLDEST_FIRST: &str = "oldest_first";
 
 /// What a server has between what we have and what waits.
 enum Answer {
-    /// So many events that we had not.
-    News(usize),
+    /// Events that we had not.
+    News {
+        /// How many.
+        taken: usize,
+        /// Of these, those that found their place.
+        placed: usize,
+    },
     /// Nothing that does not wait here already: if it has what waits, then the rest is before what
     /// we have.
     NothingBetween,
@@ -225,7 +350,7 @@ async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<Ans
         #[serde(default)]
         events: Vec<Box<RawValue>>,
     }
-    let latest: Vec<&OwnedEventId> = gap.waiting.iter().map(|event| &event.event_id).collect();
+    let latest: Vec<_> = gap.waiting.iter().map(|waiting| &waiting.event.event_id).collect();
     let body = MissingEvents {
         earliest_events: &gap.earliest,
         latest_events: &latest,
@@ -249,44 +374,97 @@ async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<Ans
         pdus: found.events.into_iter().take(BATCH).collect(),
     };
     let outcomes = ingest::events(hs, parcel).await?;
+    let parked = outcomes.values().filter(|outcome| **outcome == EventOutcome::Parked).count();
     Ok(match outcomes.values().filter(|outcome| outcome.is_news()).count() {
         // It takes us to have all that is before our heads; of a room that we joined we have not.
-        0 if outcomes.values().any(|outcome| *outcome == Outcome::StillParked) => {
+        0 if outcomes.values().any(|outcome| *outcome == EventOutcome::StillParked) => {
             Answer::NothingBetween
         }
         0 => Answer::NoUse,
-        news => Answer::News(news),
+        taken => Answer::News { taken, placed: taken - parked },
     })
 }
 
-/// Judges the oldest of some waiting events that `server` knows by the state before it, as that server
-/// tells it. Says whether there was one.
+/// Judges the first of some waiting events by the state before it, where members tell that. Says
+/// whether there was one.
 async fn anchor(
     hs: &Homeserver,
-    (gap, waiting): (&Gap, &[Pending]),
-    server: &OwnedServerName,
-) -> Result<bool, StateError> {
+    (room, waiting): (&Room, &[Waiting]),
+    (sure, members): (&[OwnedServerName], &[OwnedServerName]),
+) -> Result<bool, StoreError> {
     for waiting in waiting {
-        let state = match outliers::fetch_state(hs, server, &gap.room, &waiting.event_id).await {
-            Ok(state) => state,
-            Err(StateError::Federation(FederationError::Refused { .. })) => continue,
-            Err(error) => return Err(error),
+        let tellers = tellers(hs, waiting, (sure, members));
+        let Some((server, state)) = ours(told(hs, room, &waiting.event, &tellers).await)?.flatten()
+        else {
+            continue;
         };
-        let (us, from) = (hs.server_name().to_owned(), server.clone());
-        let (room_id, waiting) = (gap.room.room_id.clone(), waiting.clone());
-        let admitted = hs
-            .store
-            .write(move |txn| {
-                let mut room = verify::room_of_ours(txn, &room_id, &us)?;
-                let Some(signed) = ingest::unpark(txn, &room, waiting)? else { return Ok(None) };
-                let admitted = ingest::admit_by_state(txn, &us, &mut room, (&from, signed), state)?;
-                Ok::<_, IngestError>(admitted)
-            })
-            .await?;
-        if let Some(admitted) = admitted {
-            ingest::settle(hs, &gap.room, admitted);
+        let us = hs.server_name().to_owned();
+        let (room_id, event) = (room.room_id.clone(), waiting.event.clone());
+        let admitted = hs.store.write(move |txn| {
+            let mut room = verify::room_of_ours(txn, &room_id, &us)?;
+            let Some(signed) = ingest::unpark(txn, &room, event)? else { return Ok(None) };
+            let admitted = ingest::admit_by_state(txn, &us, &mut room, (&server, signed), state)?;
+            Ok::<_, IngestError>(admitted)
+        });
+        if let Some(admitted) = ours(admitted.await.map_err(StateError::from))?.flatten() {
+            Counters::add(&hs.peers.counters().events_repaired, 1);
+            ingest::settle(hs, room, admitted);
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whose word is taken about the state before an event. Not that of the server that made it: it
+/// could have made it to tell us a state. Only where no other member is there to be asked, what two
+/// say to each other must not wait for a third.
+fn tellers(
+    hs: &Homeserver,
+    waiting: &Waiting,
+    (sure, members): (&[OwnedServerName], &[OwnedServerName]),
+) -> Vec<OwnedServerName> {
+    let is_other =
+        |server: &&OwnedServerName| *server != waiting.maker() && *server != hs.server_name();
+    let is_alone = !members.iter().filter(is_other).any(|server| hs.peers.is_connected(server));
+    sure.iter().filter(|server| is_alone || is_other(server)).cloned().collect()
+}
+
+/// The state before an event, as two members tell it alike, else as most of those asked do, and who
+/// told it; `None` where nobody does.
+async fn told(
+    hs: &Homeserver,
+    room: &Room,
+    event: &Pending,
+    tellers: &[OwnedServerName],
+) -> Result<Option<(OwnedServerName, StateNid)>, StateError> {
+    let mut told: Vec<(BTreeSet<OwnedEventId>, Vec<&OwnedServerName>)> = Vec::new();
+    for server in tellers.iter().take(MAX_TELLERS) {
+        let ids = match outliers::fetch_state_ids(hs, server, room, &event.event_id).await {
+            Ok(ids) => ids.pdu_ids.into_iter().collect(),
+            Err(StateError::Federation(error)) => {
+                tracing::debug!(%server, %error, "a member does not tell a state");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match told.iter_mut().find(|(state, _)| *state == ids) {
+            Some((_, by)) => {
+                by.push(server);
+                break;
+            }
+            None => told.push((ids, vec![server])),
+        }
+    }
+    // Of those told equally often the first counts.
+    told.sort_by_key(|(_, by)| std::cmp::Reverse(by.len()));
+    for server in told.iter().filter_map(|(_, by)| by.first()) {
+        match outliers::fetch_state(hs, server, room, &event.event_id).await {
+            Ok(state) => return Ok(Some(((*server).clone(), state))),
+            Err(error @ (StateError::Federation(_) | StateError::Unusable(_))) => {
+                tracing::debug!(%server, %error, "a state cannot be had");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }

@@ -1,11 +1,14 @@
 //! Comparing heads with another member, and fetching what it has and we lack: the guarantee
 //! behind gossip (D11).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt, stream};
 use messagehub_protocol::{
     limits::{MAX_DIGEST_ROOMS, MAX_HEADS_ROOMS, MAX_PDUS},
-    wire::heads::{HEADS_PATH, HeadsDigest, HeadsRequest, HeadsResponse, total_digest},
+    wire::heads::{
+        HEADS_PATH, HeadsDigest, HeadsRequest, HeadsResponse, PARTS, part_digests, part_of,
+    },
 };
 use messagehub_store::{Snapshot, StoreError, memberships, pending, rooms};
 use ruma::{
@@ -15,14 +18,24 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use crate::{
-    Homeserver,
+    Homeserver, digests,
     federation::{self, ASK_TIMEOUT, Call, FederationError},
     ingest::{self, IngestError, Parcel, verify},
     outbox, outliers,
-    peers::{Compared, Counters},
+    peers::{Claim, Compared, Counters},
+    records,
     server::heads as ours,
     view::{self, ViewError},
 };
+
+/// Rooms of one server that are repaired at once: each waits for its answers one after the other.
+const MAX_REPAIRS: usize = 8;
+
+/// Heads that a server named and does not have, in one comparison, before no more are asked of it:
+/// an honest one may have forgotten some, or may not tell them to us.
+const MAX_FALSE_HEADS: usize = 8;
+
+type Digests = BTreeMap<OwnedRoomId, HeadsDigest>;
 
 /// Why heads could not be compared.
 #[derive(Debug, thiserror::Error)]
@@ -62,25 +75,25 @@ pub async fn standing(hs: &Homeserver, server: &ServerName) -> Result<Standing, 
 }
 
 /// Compares the heads of all rooms shared with a server, and fetches the heads that are missing
-/// here; `gap` does the rest.
+/// here; `gap` does the rest. In sync that is one request, and no look at any room.
 ///
 /// # Errors
 /// The server did not answer, or our database failed.
 pub async fn compare(hs: &Homeserver, server: &OwnedServerName) -> Result<(), HeadsError> {
-    let (us, them) = (hs.server_name().to_owned(), server.clone());
-    let digests = hs.store.read(move |snap| ours::digests(snap, &us, &them)).await?;
-    if digests.is_empty() {
+    let (us, them, peers) = (hs.server_name().to_owned(), server.clone(), hs.peers.clone());
+    let total = hs.store.read(move |snap| peers.digests().total(snap, (&us, &them))).await?;
+    if total.rooms == 0 {
         return Ok(());
     }
     Counters::add(&hs.peers.counters().heads_exchanges, 1);
-    let total = total_digest(digests.iter().map(|(id, digest)| (&**id, *digest)));
-    let request = HeadsRequest { digest: Some(total), ..HeadsRequest::default() };
-    let answer = ask(hs, server, &request).await?;
-    let differing = differing(&digests, &answer);
+    let request = HeadsRequest { digest: Some(total.digest), ..HeadsRequest::default() };
+    let answer = ask_with_records(hs, server, request).await?;
+    let rooms = match answer.digest == Some(total.digest) {
+        true => Vec::new(),
+        false => differing(hs, server, answer).await?,
+    };
     let at = hs.clock.now();
-    hs.peers.note_compared(server, Compared { rooms_differing: differing.len(), at });
-    let unlisted = unlisted(&digests, &answer);
-    let rooms: Vec<_> = differing.into_iter().chain(unlisted).collect();
+    hs.peers.note_compared(server, Compared { rooms_differing: rooms.len(), at });
     for rooms in rooms.chunks(MAX_HEADS_ROOMS) {
         catch_up(hs, server, rooms.to_vec()).await?;
     }
@@ -96,35 +109,75 @@ pub async fn compare_room(
     server: &OwnedServerName,
     room_id: &RoomId,
 ) -> Result<(), HeadsError> {
+    compare_rooms(hs, server, BTreeSet::from([room_id.to_owned()])).await
+}
+
+/// As [`compare_room`], of some rooms at once.
+///
+/// # Errors
+/// The server did not answer, or our database failed.
+pub async fn compare_rooms(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    rooms: BTreeSet<OwnedRoomId>,
+) -> Result<(), HeadsError> {
     Counters::add(&hs.peers.counters().heads_exchanges, 1);
-    catch_up(hs, server, vec![room_id.to_owned()]).await
+    catch_up(hs, server, rooms.into_iter().take(MAX_HEADS_ROOMS).collect()).await
 }
 
-/// The rooms of ours that the other side has too, with other heads.
-fn differing(
-    digests: &BTreeMap<OwnedRoomId, HeadsDigest>,
-    answer: &HeadsResponse,
-) -> Vec<OwnedRoomId> {
-    let differs = |(room_id, theirs): (&OwnedRoomId, &HeadsDigest)| {
-        digests.get(room_id).filter(|ours| *ours != theirs).map(|_| room_id.clone())
-    };
-    answer.rooms.iter().filter_map(differs).collect()
-}
-
-/// The rooms of ours that the other side does not think we share.
-fn unlisted(
-    digests: &BTreeMap<OwnedRoomId, HeadsDigest>,
-    answer: &HeadsResponse,
-) -> Vec<OwnedRoomId> {
-    // Where both digests are alike nothing is listed, and a full list says nothing of the rest.
-    if answer.rooms.len() >= MAX_DIGEST_ROOMS || is_alike(digests, answer) {
-        return Vec::new();
+/// The rooms of ours in which the other side has other heads, or thinks that one of us is not.
+async fn differing(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    answer: HeadsResponse,
+) -> Result<Vec<OwnedRoomId>, HeadsError> {
+    let (us, them, peers) = (hs.server_name().to_owned(), server.clone(), hs.peers.clone());
+    let ours = hs.store.read(move |snap| peers.digests().rooms(snap, (&us, &them))).await?;
+    if answer.parts.is_empty() {
+        return Ok(unlike(&ours, &answer.rooms));
     }
-    digests.keys().filter(|room_id| !answer.rooms.contains_key(*room_id)).cloned().collect()
+    let parts = unlike_parts(&ours, &answer.parts);
+    if parts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let request = HeadsRequest { parts: parts.clone(), ..HeadsRequest::default() };
+    let answer = ask(hs, server, &request).await?;
+    let ours = ours.into_iter().filter(|(room_id, _)| parts.contains(&part_of(room_id))).collect();
+    Ok(unlike(&ours, &answer.rooms))
 }
 
-fn is_alike(digests: &BTreeMap<OwnedRoomId, HeadsDigest>, answer: &HeadsResponse) -> bool {
-    answer.digest == Some(total_digest(digests.iter().map(|(id, digest)| (&**id, *digest))))
+fn unlike_parts(ours: &Digests, theirs: &[HeadsDigest]) -> Vec<u8> {
+    let ours = part_digests(digests::by_ref(ours));
+    let numbers = 0..u8::try_from(PARTS).unwrap_or(u8::MAX);
+    let differ = ours.iter().zip(theirs).map(|(ours, theirs)| ours != theirs);
+    numbers.zip(differ).filter(|(_, differs)| *differs).map(|(number, _)| number).collect()
+}
+
+/// The rooms of ours that the other side has with other heads, then those it does not list. A full
+/// list says nothing of what is not in it.
+fn unlike(ours: &Digests, theirs: &Digests) -> Vec<OwnedRoomId> {
+    let differs = |(room_id, digest): (&OwnedRoomId, &HeadsDigest)| {
+        theirs.get(room_id).filter(|theirs| *theirs != digest).map(|_| room_id.clone())
+    };
+    let mut rooms: Vec<_> = ours.iter().filter_map(differs).collect();
+    if theirs.len() < MAX_DIGEST_ROOMS {
+        rooms.extend(ours.keys().filter(|room_id| !theirs.contains_key(*room_id)).cloned());
+    }
+    rooms
+}
+
+/// Asks, and hands on address records in both directions.
+async fn ask_with_records(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    mut request: HeadsRequest,
+) -> Result<HeadsResponse, HeadsError> {
+    let news = records::news_for(hs, server).await?;
+    request.records = news.records;
+    let mut answer = ask(hs, server, &request).await?;
+    hs.peers.note_told(server, news.up_to);
+    records::heard(hs, server, std::mem::take(&mut answer.records)).await?;
+    Ok(answer)
 }
 
 async fn ask(
@@ -162,18 +215,27 @@ async fn catch_up(
     if heads.is_empty() {
         return Ok(());
     }
-    let mut answer = ask(hs, server, &HeadsRequest { digest: None, heads: heads.clone() }).await?;
+    let request = HeadsRequest { heads: heads.clone(), ..HeadsRequest::default() };
+    let mut answer = ask(hs, server, &request).await?;
     let strange: Vec<_> =
         heads.keys().filter(|room_id| !answer.heads.contains_key(*room_id)).cloned().collect();
     if !strange.is_empty() && introduce(hs, server, strange.clone()).await? {
         let again = heads.clone().into_iter().filter(|(room_id, _)| strange.contains(room_id));
-        let again = HeadsRequest { digest: None, heads: again.collect() };
+        let again = HeadsRequest { heads: again.collect(), ..HeadsRequest::default() };
         answer.heads.extend(ask(hs, server, &again).await?.heads);
     }
-    for (room_id, theirs) in answer.heads {
-        // An answer about rooms that were not asked about is passed over.
-        if heads.contains_key(&room_id) {
-            repair(hs, server, &room_id, theirs).await?;
+    // An answer about rooms that were not asked about is passed over.
+    answer.heads.retain(|room_id, _| heads.contains_key(room_id));
+    let mut repairs = stream::iter(answer.heads)
+        .map(|(room_id, theirs)| repair(hs, server, room_id, theirs))
+        .buffer_unordered(MAX_REPAIRS);
+    let mut missed = 0;
+    while let Some(repaired) = repairs.next().await {
+        missed += repaired?;
+        if missed >= MAX_FALSE_HEADS {
+            tracing::info!(%server, "a server names heads that it does not have");
+            hs.peers.comparing().distrust(server, hs.clock.now_ms());
+            break;
         }
     }
     Ok(())
@@ -222,26 +284,36 @@ fn joins(
     Ok(joins)
 }
 
-/// Fetches the heads that we lack. They wait, and so say what is missing between them and what we
-/// have.
+/// Fetches the heads that we lack, but for those that another job is fetching. They wait, and so
+/// say what is missing between them and what we have. Gives the number of those that the server
+/// named and did not have.
 async fn repair(
     hs: &Homeserver,
     server: &OwnedServerName,
-    room_id: &OwnedRoomId,
+    room_id: OwnedRoomId,
     theirs: Vec<OwnedEventId>,
-) -> Result<(), HeadsError> {
+) -> Result<usize, HeadsError> {
     let unknown = hs.store.read(move |snap| unknown(snap, theirs)).await?;
-    if unknown.is_empty() {
-        return Ok(());
+    let claims: Vec<(OwnedEventId, Claim)> = unknown
+        .into_iter()
+        .filter_map(|id| hs.peers.comparing().claim(&id).map(|claim| (id, claim)))
+        .collect();
+    if claims.is_empty() {
+        return Ok(0);
     }
-    let mut pdus = Vec::new();
-    for event_id in unknown {
-        match outliers::fetch_event(hs, server, event_id).await {
+    let (mut pdus, mut missed) = (Vec::new(), 0);
+    for (event_id, _claim) in &claims {
+        match outliers::fetch_event(hs, server, event_id.clone()).await {
             Ok(pdu) => pdus.push(pdu),
             Err(error @ FederationError::Refused { .. }) => {
                 tracing::debug!(%server, %error, "a head could not be had");
+                missed += 1;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // Others who have it may have left it to this job.
+                hs.peers.note_behind(&room_id);
+                return Err(error.into());
+            }
         }
     }
     let parcel = Parcel { room_id: room_id.clone(), from: server.clone(), pdus };
@@ -254,7 +326,7 @@ async fn repair(
         Err(error) => tracing::warn!(%server, %room_id, %error, "heads could not be taken in"),
     }
     // What lies between waits for the one job that fills gaps in this room.
-    Ok(())
+    Ok(missed)
 }
 
 fn unknown(
@@ -268,4 +340,35 @@ fn unknown(
         }
     }
     Ok(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use messagehub_protocol::wire::heads::room_digest;
+    use ruma::{EventId, room_id};
+
+    use super::*;
+
+    fn digest(head: &str) -> HeadsDigest {
+        room_digest([<&EventId>::try_from(head).unwrap()])
+    }
+
+    #[test]
+    fn rooms_that_differ_come_before_those_that_are_not_listed() {
+        let [same, differs, unlisted] = [room_id!("!s"), room_id!("!d"), room_id!("!a")];
+        let ours = Digests::from([
+            (same.to_owned(), digest("$1")),
+            (differs.to_owned(), digest("$1")),
+            (unlisted.to_owned(), digest("$1")),
+        ]);
+        let theirs = Digests::from([
+            (same.to_owned(), digest("$1")),
+            (differs.to_owned(), digest("$2")),
+            (room_id!("!theirs").to_owned(), digest("$2")),
+        ]);
+        assert_eq!(unlike(&ours, &theirs), [differs.to_owned(), unlisted.to_owned()]);
+        assert!(unlike(&ours, &ours).is_empty());
+        let parts = unlike_parts(&ours, &part_digests(digests::by_ref(&theirs)));
+        assert!(parts.contains(&part_of(differs)) && parts.contains(&part_of(unlisted)));
+    }
 }

@@ -260,3 +260,6 @@ fn state_after_all(
     }
     Ok(Some(view::merge(txn, room, roots)?))
 }
+
+#[cfg(test)]
+mod tests;

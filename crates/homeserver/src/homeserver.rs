@@ -128,6 +128,11 @@ impl Identity {
         &self.verify_key
     }
 
+    /// The key by which this server recommends events of rooms whose policy server it is.
+    pub fn policy_key(&self) -> VerifyKey {
+        self.identity_key.policy_key()
+    }
+
     /// The peers that may speak for this server, ours among them.
     pub fn peer_ids(&self) -> &[String] {
         &self.peer_ids

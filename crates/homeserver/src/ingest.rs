@@ -6,6 +6,7 @@
 
 mod admit;
 mod frame;
+mod pace;
 pub(crate) mod verify;
 
 use std::collections::BTreeMap;
@@ -18,11 +19,13 @@ use serde_json::value::RawValue;
 use crate::{
     Homeserver,
     append::{self, TopicChange},
+    policy,
     view::ViewError,
 };
 
 pub(crate) use admit::{Admitted, admit, admit_by_state, release, unpark};
-pub use frame::frame;
+pub use frame::{Delivery, frame};
+pub(crate) use pace::FramePaces;
 
 /// Events of one room, and where they came from.
 #[derive(Debug)]
@@ -85,16 +88,21 @@ pub async fn events(hs: &Homeserver, parcel: Parcel) -> Result<Outcomes, IngestE
     let us = hs.server_name().to_owned();
     let Parcel { room_id, from, pdus } = parcel;
     let (wanted, in_room) = (room_id.clone(), us.clone());
-    let checked = hs
+    let (checked, lacking) = hs
         .store
         .read(move |snap| {
             let room = verify::room_of_ours(snap, &wanted, &in_room)?;
-            Ok::<_, IngestError>(verify::events(snap, &room, (pdus, &KeyRing::new()))?)
+            let checked = verify::events(snap, &room, (pdus, &KeyRing::new()))?;
+            let lacking = policy::lacking(snap, &room, &checked.signed)?;
+            Ok::<_, IngestError>((checked, lacking))
         })
         .await?;
-    let verify::Checked { signed, mut outcomes, .. } = checked;
+    let verify::Checked { mut signed, mut outcomes, .. } = checked;
     if signed.is_empty() {
         return Ok(outcomes);
+    }
+    if let Some(lacking) = lacking {
+        policy::fill_in(hs, lacking, &mut signed).await;
     }
     let applied = hs
         .store

@@ -6,7 +6,10 @@
 //!
 //! Spec: Client-Server API, "Content Repository".
 
+mod access;
+mod fetch;
 mod files;
+pub mod share;
 mod thumbnails;
 
 use std::time::Duration;
@@ -16,18 +19,10 @@ use messagehub_store::{
     StoreError,
     media::{self, Media},
 };
-use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedMxcUri, ServerName, UserId,
-    api::federation::authenticated_media::{FileOrLocation, get_content},
-};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedMxcUri, ServerName, UserId};
 use tokio::sync::Semaphore;
 
-use crate::{
-    Homeserver,
-    clock::timestamp,
-    federation::{self, FederationError},
-    peers::RequestError,
-};
+use crate::{Homeserver, clock::timestamp, federation::FederationError, peers::RequestError};
 
 pub use messagehub_store::media::MediaAddress;
 pub use thumbnails::{Fit, ThumbnailSize};
@@ -43,8 +38,6 @@ const MAX_META_BYTES: usize = 255;
 const RESERVATION_MS: u64 = 24 * 60 * 60 * 1000;
 /// Addresses that one user may have reserved and not filled.
 const MAX_RESERVED: u64 = 16;
-/// How long fetching media from another node may take: 50 MB over a slow home connection.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Files in memory at once on their way to other nodes, of which each may ask for many.
 const CONCURRENT: usize = 4;
 static SERVING: Semaphore = Semaphore::const_new(CONCURRENT);
@@ -223,19 +216,11 @@ pub async fn get(hs: &Homeserver, wanted: &Wanted) -> Result<MediaFile, MediaErr
         Some(media) => load(hs, media).await,
         None if wanted.address.server_name == hs.server_name() => Err(MediaError::Unknown),
         None if wanted.reach == Reach::Here => Err(MediaError::Unknown),
-        None => fetch(hs, &wanted.address).await,
+        None => {
+            let media = fetch::fetch(hs, &wanted.address).await?;
+            load(hs, media).await
+        }
     }
-}
-
-/// The file of one of this node's own media ids, for another node that asks.
-///
-/// # Errors
-/// See [`MediaError`].
-pub async fn local(hs: &Homeserver, media_id: &str) -> Result<MediaFile, MediaError> {
-    let address =
-        MediaAddress { server_name: hs.server_name().to_owned(), media_id: media_id.to_owned() };
-    let _turn = SERVING.acquire().await.map_err(|_| MediaError::Busy)?;
-    get(hs, &Wanted { address, reach: Reach::Here, wait: Duration::ZERO }).await
 }
 
 /// A smaller picture of an image, as PNG or JPEG.
@@ -247,12 +232,6 @@ pub async fn thumbnail(
     wanted: &Wanted,
     size: ThumbnailSize,
 ) -> Result<MediaFile, MediaError> {
-    let _turn = match wanted.reach {
-        Reach::Here if wanted.wait.is_zero() => {
-            Some(SERVING.acquire().await.map_err(|_| MediaError::Busy)?)
-        }
-        Reach::Here | Reach::Everywhere => None,
-    };
     let original = get(hs, wanted).await?;
     thumbnails::make(hs.store.media_dir(), original, size).await
 }
@@ -290,26 +269,6 @@ async fn load(hs: &Homeserver, media: Media) -> Result<MediaFile, MediaError> {
     Ok(MediaFile { bytes, content_type: media.content_type, filename: media.filename })
 }
 
-/// Fetches an item from the node that has it, and keeps a copy.
-async fn fetch(hs: &Homeserver, address: &MediaAddress) -> Result<MediaFile, MediaError> {
-    let request = get_content::v1::Request::new(address.media_id.clone());
-    let answer = federation::ask(hs, &address.server_name, request, FETCH_TIMEOUT).await?;
-    let FileOrLocation::File(content) = answer.content else {
-        // A location would let another node make us fetch from anywhere.
-        return Err(MediaError::Unknown);
-    };
-    let upload = Upload {
-        bytes: content.file,
-        content_type: content.content_type,
-        filename: content.content_disposition.and_then(|disposition| disposition.filename),
-    };
-    let media = keep(hs, upload, None).await?;
-    let (new, to) = (media.clone(), address.clone());
-    // Somebody else may have fetched it meanwhile; then theirs stays.
-    hs.store.write(move |txn| media::insert(txn, &to, &new)).await?;
-    load(hs, media).await
-}
-
 /// Puts bytes on the disk and gives the row that describes them.
 async fn keep(
     hs: &Homeserver,
@@ -328,6 +287,7 @@ async fn keep(
         size,
         user_id: user_id.map(ToString::to_string),
         created_ts: hs.clock.now(),
+        description: None,
     })
 }
 
@@ -339,6 +299,7 @@ fn reservation(user_id: &UserId, now: MilliSecondsSinceUnixEpoch) -> Media {
         size: 0,
         user_id: Some(user_id.to_string()),
         created_ts: now,
+        description: None,
     }
 }
 

@@ -7,7 +7,7 @@ use messagehub_protocol::{
 };
 use messagehub_store::{
     StoreError, memberships,
-    outbox::{self, Batch, Entry, Kind},
+    outbox::{self, Batch, Entry, Kind, Refused, Totals, Waiting},
     rooms,
 };
 use ruma::{
@@ -23,8 +23,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{
     Homeserver,
     federation::{self, ASK_TIMEOUT, Call, FederationError, path_segment},
-    peers::{Counters, REQUEST_TIMEOUT},
+    peers::{Attempt, Counters, REQUEST_TIMEOUT},
 };
+
+/// Servers that are told of when somebody asks what waits.
+const MAX_SHOWN: usize = 100;
 
 /// Whether everything for a destination has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +47,107 @@ pub async fn deliver(
     destination: &OwnedServerName,
 ) -> Result<Delivered, StoreError> {
     loop {
-        let to = destination.clone();
-        let batch = hs.store.write(move |txn| outbox::take_batch(txn, &to)).await?;
+        let (to, now) = (destination.clone(), hs.clock.now());
+        let batch = hs.store.write(move |txn| outbox::take_batch(txn, &to, now)).await?;
         let Some(batch) = batch else { return Ok(Delivered::All) };
-        match send(hs, destination, &batch).await {
-            Ok(()) => Counters::add(&hs.peers.counters().outbox_deliveries, 1),
+        let refused = match send(hs, destination, &batch).await {
+            Ok(()) => {
+                Counters::add(&hs.peers.counters().outbox_deliveries, 1);
+                Vec::new()
+            }
             Err(FederationError::Store(error)) => return Err(error),
             Err(error) if error.is_transient() => {
                 tracing::debug!(%destination, %error, "the outbox has to wait");
+                hs.peers.retries().note_failed(destination, (batch.id, hs.clock.now_ms()), &error);
                 return Ok(Delivered::NotNow);
             }
             // What it will never take must not keep back what comes after.
             Err(error) => {
-                tracing::warn!(%destination, %error, "an entry of the outbox was refused")
+                tracing::warn!(%destination, %error, "an entry of the outbox was refused");
+                Counters::add(&hs.peers.counters().outbox_refusals, 1);
+                refused_of(destination, &batch, (&error, hs.clock.now_ms()))
             }
-        }
+        };
+        hs.peers.retries().note_reached(destination);
         let to = destination.clone();
-        hs.store.write(move |txn| outbox::finish(txn, &to, batch.id)).await?;
+        let finished = hs.store.write(move |txn| {
+            refused.iter().try_for_each(|refused| outbox::note_refused(txn, refused))?;
+            outbox::finish(txn, &to, batch.id)
+        });
+        finished.await?;
     }
+}
+
+/// What is remembered of a batch that its destination will not take: invites and what else its
+/// sender may ask after; not the units that are replaced by later ones.
+fn refused_of(
+    destination: &OwnedServerName,
+    batch: &Batch,
+    (error, refused_ts): (&FederationError, u64),
+) -> Vec<Refused> {
+    #[derive(Deserialize, Default)]
+    struct About {
+        room_id: Option<String>,
+        user_id: Option<String>,
+        state_key: Option<String>,
+        event: Option<Box<About>>,
+    }
+    let refused = |entry: &Entry| {
+        let about: About = serde_json::from_str(&entry.body).unwrap_or_default();
+        let invited = about.event.and_then(|event| event.state_key);
+        Refused {
+            destination: destination.clone(),
+            kind: entry.kind,
+            room_id: about.room_id,
+            user_id: about.user_id.or(about.state_key).or(invited),
+            reason: error.to_string(),
+            refused_ts,
+        }
+    };
+    batch.entries.iter().filter(|entry| entry.kind != Kind::Edu).map(refused).collect()
+}
+
+/// What waits for one server, and how the last attempt to deliver it ended.
+#[derive(Debug, Clone)]
+pub struct Backlog {
+    /// What waits.
+    pub waiting: Waiting,
+    /// The last attempt, if one failed since the start.
+    pub last_attempt: Option<Attempt>,
+}
+
+/// The outbox, for people.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    /// In numbers.
+    pub totals: Totals,
+    /// By server, those who wait longest first.
+    pub backlogs: Vec<Backlog>,
+    /// What its destination will not take, the latest first.
+    pub refused: Vec<Refused>,
+}
+
+/// What waits, for whom and since when, and what was refused.
+///
+/// # Errors
+/// Fails when the database does.
+pub async fn overview(hs: &Homeserver) -> Result<Overview, StoreError> {
+    let (totals, waiting, refused) = hs
+        .store
+        .read(|snap| {
+            let waiting = outbox::list_waiting(snap, MAX_SHOWN)?;
+            Ok::<_, StoreError>((
+                outbox::totals(snap)?,
+                waiting,
+                outbox::list_refused(snap, MAX_SHOWN)?,
+            ))
+        })
+        .await?;
+    let backlogs = waiting.into_iter().map(|waiting| Backlog {
+        last_attempt: hs.peers.last_attempt(&waiting.destination),
+        waiting,
+    });
+    Ok(Overview { totals, backlogs: backlogs.collect(), refused })
 }
 
 async fn send(
@@ -89,18 +175,22 @@ async fn send_invite(
         room_version: RoomVersionId,
         event: Box<RawValue>,
         invite_room_state: Vec<Box<RawValue>>,
+        #[serde(default)]
+        server_keys: Vec<Box<RawValue>>,
     }
     #[derive(Serialize)]
     struct Invite<'a> {
         room_version: &'a RoomVersionId,
         event: &'a RawValue,
         invite_room_state: &'a [Box<RawValue>],
+        server_keys: &'a [Box<RawValue>],
     }
     let queued: Queued = serde_json::from_str(body).map_err(unreadable)?;
     let invite = Invite {
         room_version: &queued.room_version,
         event: &queued.event,
         invite_room_state: &queued.invite_room_state,
+        server_keys: &queued.server_keys,
     };
     let uri = format!(
         "/_matrix/federation/v2/invite/{}/{}",
@@ -201,7 +291,7 @@ async fn leave(
     federation::ask(hs, destination, request, ASK_TIMEOUT).await.map(drop)
 }
 
-/// Whether a user has joined, or was invited again, since the departure was queued.
+/// Whether a user has joined, knocked or was invited again since the departure was queued.
 async fn is_wanted_there(
     hs: &Homeserver,
     (room_id, user_id): (OwnedRoomId, OwnedUserId),
@@ -211,7 +301,10 @@ async fn is_wanted_there(
             let Some(room) = rooms::find(snap, &room_id)? else { return Ok(false) };
             let member = memberships::find(snap, room.nid, &user_id)?;
             Ok(member.is_some_and(|member| {
-                matches!(member.membership, MembershipState::Join | MembershipState::Invite)
+                matches!(
+                    member.membership,
+                    MembershipState::Join | MembershipState::Invite | MembershipState::Knock
+                )
             }))
         })
         .await

@@ -162,6 +162,24 @@ pub(crate) fn state_of(
     room_state::apply(txn, room_state::EMPTY, changes)
 }
 
+/// Asks `server` which events are the state before an event, and what they rest on.
+///
+/// # Errors
+/// The server did not say, or it names too many.
+pub(crate) async fn fetch_state_ids(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    room: &Room,
+    event_id: &EventId,
+) -> Result<get_room_state_ids::v1::Response, StateError> {
+    let ids = get_room_state_ids::v1::Request::new(event_id.to_owned(), room.room_id.clone());
+    let ids = federation::ask(hs, server, ids, REQUEST_TIMEOUT).await?;
+    if ids.pdu_ids.len() + ids.auth_chain_ids.len() > MAX_STATE_EVENTS {
+        return Err(StateError::Unusable("it is too large".to_owned()));
+    }
+    Ok(ids)
+}
+
 /// Asks `server` for the state before an event, stores what we lack of it, and gives it.
 ///
 /// # Errors
@@ -172,11 +190,7 @@ pub(crate) async fn fetch_state(
     room: &Room,
     event_id: &EventId,
 ) -> Result<StateNid, StateError> {
-    let ids = get_room_state_ids::v1::Request::new(event_id.to_owned(), room.room_id.clone());
-    let ids = federation::ask(hs, server, ids, REQUEST_TIMEOUT).await?;
-    if ids.pdu_ids.len() + ids.auth_chain_ids.len() > MAX_STATE_EVENTS {
-        return Err(StateError::Unusable("it is too large".to_owned()));
-    }
+    let ids = fetch_state_ids(hs, server, room, event_id).await?;
     let all: BTreeSet<OwnedEventId> =
         ids.pdu_ids.iter().chain(&ids.auth_chain_ids).cloned().collect();
     let missing = hs.store.read(move |snap| edges::missing_of(snap, &all)).await?;
@@ -246,3 +260,6 @@ pub(crate) async fn fetch_event(
     let request = get_event::v1::Request::new(event_id);
     Ok(federation::ask(hs, server, request, ASK_TIMEOUT).await?.pdu)
 }
+
+#[cfg(test)]
+mod tests;

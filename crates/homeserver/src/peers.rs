@@ -4,7 +4,11 @@
 //! simulator another. Nothing here knows about libp2p; a peer is the text form
 //! of its PeerId, a server is a Matrix server name.
 
+mod comparing;
 mod live;
+mod relays;
+mod retries;
+mod status;
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +22,20 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, RoomId, Ser
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use crate::digests::Digests;
+
 use self::live::Live;
 pub use self::live::{Compared, Counters};
+pub use self::status::{
+    Mapping, NatFacts, NetStatus, Path, PeerStatus, Reachability, RelayStatus, Transport,
+};
+pub use self::retries::Attempt;
+pub(crate) use self::{
+    comparing::{Claim, Comparing},
+    relays::{Routes, Slot, Slots},
+    retries::Retries,
+};
+use crate::{ingest::FramePaces, room_keys::RoomKeys};
 
 /// Commands waiting for the transport. A burst of a few hundred frames (one
 /// joined room each at start) must fit; what does not fit is repaired by the
@@ -41,15 +57,18 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// 10,000 members is about 16 MB of JSON; media has its own, smaller limit.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
+/// The largest signed peer record: sixteen addresses with their relays, and the signature.
+pub const MAX_RECORD_BYTES: usize = 1024;
+
 /// What this node asks of the transport.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most commands under load are requests")]
 pub enum Outbound {
-    /// Publish a signed frame to the topic of a room.
+    /// Publish a sealed frame to the topic of a room.
     Gossip {
         /// The room whose topic carries the frame.
         room_id: OwnedRoomId,
-        /// The frame's bytes, at most `MAX_FRAME_BYTES`.
+        /// The frame's bytes, at most `MAX_SEALED_FRAME_BYTES`.
         frame: Bytes,
     },
     /// Subscribe to the topic of a room.
@@ -89,6 +108,17 @@ pub enum Outbound {
         key: String,
         /// Gets the verified keys of those who do, within [`FIND_TIMEOUT`].
         reply: oneshot::Sender<Vec<ServerKeys>>,
+    },
+    /// Signed addresses of peers that other servers passed on. The transport believes those whose
+    /// signature is right and whose peer a server lists, and reports them as [`Inbound::Record`].
+    Records {
+        /// Each a libp2p signed envelope of a peer record, at most [`MAX_RECORD_BYTES`].
+        records: Vec<Bytes>,
+    },
+    /// The complete set of servers that share a room with us or are contacts. Replaces the former.
+    Trusted {
+        /// Their names: whom our relay serves, and whose connections are kept under pressure.
+        servers: BTreeSet<OwnedServerName>,
     },
     /// How is the network?
     Status {
@@ -151,6 +181,20 @@ pub enum Inbound {
         /// The room.
         room_id: OwnedRoomId,
     },
+    /// A signed record of where a peer is, ours included whenever our addresses change: verified,
+    /// and newer than what was reported before.
+    Record {
+        /// The server that lists the peer.
+        server: OwnedServerName,
+        /// The peer.
+        peer_id: String,
+        /// Of two records of one peer the one with the greater number counts.
+        seq: u64,
+        /// The signed envelope, to be passed on as it is.
+        record: Bytes,
+        /// The addresses in it that can be used (multiaddr text with the PeerId).
+        addresses: Vec<String>,
+    },
 }
 
 /// Whether a frame may be forwarded to other peers. Style section 3.3, point 9.
@@ -170,30 +214,6 @@ pub enum Acceptance {
 pub struct PeerIdentity {
     /// The authenticated PeerId in its text form.
     pub peer_id: String,
-}
-
-/// The state of the network, for `status` and `peers`.
-#[derive(Debug, Clone, Default)]
-pub struct NetStatus {
-    /// Our own PeerId.
-    pub peer_id: String,
-    /// Addresses on which we listen (multiaddr text).
-    pub addresses: Vec<String>,
-    /// The connected peers.
-    pub peers: Vec<PeerStatus>,
-}
-
-/// One connected peer.
-#[derive(Debug, Clone)]
-pub struct PeerStatus {
-    /// Its PeerId.
-    pub peer_id: String,
-    /// The server it speaks for, once verified.
-    pub server: Option<OwnedServerName>,
-    /// The address of the connection in use (multiaddr text).
-    pub address: String,
-    /// The last measured round trip.
-    pub latency: Option<Duration>,
 }
 
 /// Servers by whether they share a room with us.
@@ -227,6 +247,21 @@ impl Peers {
     /// Whether a server can be reached without dialing.
     pub fn is_connected(&self, server: &ServerName) -> bool {
         self.live.is_connected(server)
+    }
+
+    /// The connected server that a peer speaks for.
+    pub fn server_of(&self, peer_id: &str) -> Option<OwnedServerName> {
+        self.live.server_of(peer_id)
+    }
+
+    /// The keys with which frames are sealed.
+    pub(crate) fn room_keys(&self) -> &RoomKeys {
+        &self.live.room_keys
+    }
+
+    /// Counts a frame, or looks whether one more would be too many.
+    pub(crate) fn with_frame_paces<T>(&self, count: impl FnOnce(&mut FramePaces) -> T) -> T {
+        count(&mut self.live.frame_paces.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Numbers for the metrics.
@@ -285,6 +320,76 @@ impl Peers {
     /// How the last comparison of heads with a server ended, if there was one since the start.
     pub fn compared(&self, server: &ServerName) -> Option<Compared> {
         self.live.compared(server)
+    }
+
+    /// The places for requests that we carry for others.
+    pub(crate) fn carrying(&self) -> &Slots {
+        &self.live.carrying
+    }
+
+    /// The places for requests that others carried to us.
+    pub(crate) fn taking(&self) -> &Slots {
+        &self.live.taking
+    }
+
+    /// Who carried our last requests to servers without a path.
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.live.routes
+    }
+
+    /// Digests of heads, kept in memory.
+    pub(crate) fn digests(&self) -> &Digests {
+        &self.live.digests
+    }
+
+    /// What is known at this moment about comparing heads.
+    pub(crate) fn comparing(&self) -> &Comparing {
+        &self.live.comparing
+    }
+
+    /// Says that a server named heads of some rooms that we lack, so that the run loop asks it.
+    pub(crate) fn note_ahead(
+        &self,
+        server: &ServerName,
+        rooms: impl IntoIterator<Item = OwnedRoomId>,
+        now_ms: u64,
+    ) {
+        if self.live.comparing.note_ahead(server, rooms, now_ms) {
+            self.wake();
+        }
+    }
+
+    /// Who could not be reached, and when to try again.
+    pub(crate) fn retries(&self) -> &Retries {
+        &self.live.retries
+    }
+
+    /// The last attempt to reach a server, if it failed.
+    pub fn last_attempt(&self, server: &ServerName) -> Option<Attempt> {
+        self.live.retries.last(server)
+    }
+
+    /// Says that a server showed life: by a request, a frame, a record, a connection. What waits
+    /// for it is tried again at once.
+    pub(crate) fn note_alive(&self, server: &ServerName) {
+        if self.live.retries.note_alive(server) {
+            self.wake();
+        }
+    }
+
+    /// Up to which change a server was told of address records; 0 when of none.
+    pub(crate) fn told(&self, server: &ServerName) -> i64 {
+        self.live.told(server)
+    }
+
+    pub(crate) fn note_told(&self, server: &ServerName, up_to: i64) {
+        self.live.note_told(server, up_to);
+    }
+
+    /// Lets every server be told of all address records again: rooms came or went, and with them
+    /// whom they are for.
+    pub(crate) fn forget_told(&self) {
+        self.live.forget_told();
     }
 
     pub(crate) async fn woken(&self) {

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedUserId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, OwnedUserId};
 
 use crate::RateLimits;
 
@@ -27,6 +27,16 @@ const SECONDS_PER_INVITE: f64 = 5.0;
 const STRANGE_INVITES: f64 = 60.0;
 const SECONDS_PER_STRANGE_INVITE: f64 = 60.0;
 
+/// Knocks on one room at once, and how long one more takes: each is an event that stays in the room,
+/// and whoever knocks needs no more than a name of their own making.
+const KNOCKS: f64 = 60.0;
+const SECONDS_PER_KNOCK: f64 = 30.0;
+
+/// Events of one sender, or asked for by one server, that are recommended at once, and how many more
+/// in a second: a busy bridge sends some, a flood many more.
+const POLICIES: f64 = 100.0;
+const POLICY_PER_SECOND: f64 = 10.0;
+
 /// Who acts, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RateKey {
@@ -38,6 +48,11 @@ pub enum RateKey {
     Invite(OwnedServerName),
     /// An invite by any other server.
     StrangeInvite,
+    /// A knock on a room from outside.
+    Knock(OwnedRoomId),
+    /// An event that this server is to recommend as a policy server; the text is its sender, or the
+    /// server that asks.
+    Policy(String),
 }
 
 /// Too fast: the time after which one more is allowed.
@@ -119,6 +134,8 @@ impl Pace {
             RateKey::StrangeInvite => {
                 Self { per_second: 1.0 / SECONDS_PER_STRANGE_INVITE, full: STRANGE_INVITES }
             }
+            RateKey::Policy(_) => Self { per_second: POLICY_PER_SECOND, full: POLICIES },
+            RateKey::Knock(_) => Self { per_second: 1.0 / SECONDS_PER_KNOCK, full: KNOCKS },
         }
     }
 }

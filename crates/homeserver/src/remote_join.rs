@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use messagehub_protocol::{
     build::{self, NewEvent, Signer},
     pdu::SignedPdu,
@@ -17,13 +18,14 @@ use messagehub_protocol::{
 };
 use messagehub_store::{
     EventNid, Room, Snapshot, StoreError, Txn, events, extremities,
-    joins_under_way::{self, JoinUnderWay},
+    joins_under_way::{self, Begun, JoinUnderWay},
     memberships,
     outbox::{self, NewEntry},
     rooms,
 };
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId,
+    RoomVersionId, ServerName,
     api::federation::membership::{
         create_join_event::v2 as send_join, prepare_join_event::v1 as make_join,
     },
@@ -48,9 +50,17 @@ use crate::{
 /// over a slow home connection.
 const SEND_JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the next server waits for those before it to answer, before it is asked too: more than
+/// a round trip around the world.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// When a join that was not answered counts as lost, in milliseconds: after whoever waits for the
 /// answer has given up.
 const LOST_AFTER_MS: u64 = 120_000;
+
+/// How long others are given to show that they believe in a lost join, in milliseconds: a member
+/// that was off for a month has more to catch up with than a user who is not there.
+const BELIEVED_FOR_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Memberships of one user that are looked at: a server that is further behind than this has
 /// missed years of somebody coming and going.
@@ -127,14 +137,26 @@ impl From<ViewError> for RemoteJoinError {
     }
 }
 
-/// Joins through the first of the servers that lets us in; those connected are asked first.
+/// Joins through the first of the servers that lets us in; those connected are asked first. Whether
+/// they would is asked of several: one that does not answer keeps nobody waiting. The join itself
+/// is sent to one after the other.
 ///
 /// # Errors
 /// What the servers said that says most: a refusal before silence.
 pub async fn join(hs: &Homeserver, join: RemoteJoin) -> Result<(), RemoteJoinError> {
-    let mut worst = RemoteJoinError::Unreachable;
+    let mut asking = FuturesUnordered::new();
+    let mut pause = Duration::ZERO;
     for server in route::ordered(hs, join.via.clone(), join.via.first()) {
-        match through(hs, &server, &join).await {
+        asking.push(ask_after(hs, server, (&join, pause)));
+        pause += PAUSE;
+    }
+    let mut worst = RemoteJoinError::Unreachable;
+    while let Some((server, made)) = asking.next().await {
+        let joined = match made {
+            Ok(made) => through(hs, &server, (&join, made)).await,
+            Err(error) => Err(error),
+        };
+        match joined {
             Ok(()) => return Ok(()),
             Err(RemoteJoinError::Store(error)) => return Err(error.into()),
             Err(error) => {
@@ -146,6 +168,27 @@ pub async fn join(hs: &Homeserver, join: RemoteJoin) -> Result<(), RemoteJoinErr
         }
     }
     Err(worst)
+}
+
+/// Asks a server, after a while, for a join to sign.
+async fn ask_after(
+    hs: &Homeserver,
+    server: OwnedServerName,
+    (join, pause): (&RemoteJoin, Duration),
+) -> (OwnedServerName, Result<make_join::Response, RemoteJoinError>) {
+    tokio::time::sleep(pause).await;
+    let made = make(hs, &server, join).await;
+    (server, made)
+}
+
+async fn make(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    join: &RemoteJoin,
+) -> Result<make_join::Response, RemoteJoinError> {
+    let mut request = make_join::Request::new(join.room_id.clone(), join.user_id.clone());
+    request.ver = list_supported().cloned().collect();
+    Ok(federation::ask(hs, server, request, ASK_TIMEOUT).await?)
 }
 
 /// How much an error tells whoever wanted to join.
@@ -163,11 +206,8 @@ fn weight(error: &RemoteJoinError) -> u8 {
 async fn through(
     hs: &Homeserver,
     server: &OwnedServerName,
-    join: &RemoteJoin,
+    (join, made): (&RemoteJoin, make_join::Response),
 ) -> Result<(), RemoteJoinError> {
-    let mut request = make_join::Request::new(join.room_id.clone(), join.user_id.clone());
-    request.ver = list_supported().cloned().collect();
-    let made = federation::ask(hs, server, request, ASK_TIMEOUT).await?;
     let version = made.room_version.ok_or(RemoteJoinError::UnsupportedVersion)?;
     let rules = rules_of(&version).ok_or(RemoteJoinError::UnsupportedVersion)?;
     if is_behind(hs, join, &made.event).await? {
@@ -199,81 +239,138 @@ async fn send(
         content: join.content.get().to_owned(),
     };
     let (now, noted) = (hs.clock.now(), under_way.clone());
-    hs.store.write(move |txn| joins_under_way::begin(txn, &noted, now)).await?;
+    let begun = hs.store.write(move |txn| joins_under_way::begin(txn, &noted, now)).await?;
     match federation::ask(hs, server, request, SEND_JOIN_TIMEOUT).await {
         Ok(answer) => Ok(answer.room_state),
         Err(error) => {
             if !error.is_transient() {
-                hs.store.write(move |txn| joins_under_way::forget(txn, &under_way)).await?;
+                hs.store
+                    .write(move |txn| match begun {
+                        Begun::First => joins_under_way::forget(txn, &under_way),
+                        Begun::Again => joins_under_way::answer(txn, &under_way),
+                    })
+                    .await?;
             }
             Err(error.into())
         }
     }
 }
 
+/// A join of one user to one room that was never answered.
+struct LostJoin {
+    /// The servers that may know of it, each as it was asked.
+    under_way: Vec<JoinUnderWay>,
+    membership: Option<MembershipState>,
+    /// The server of whoever invited the user.
+    inviter: Option<OwnedServerName>,
+}
+
 /// Brings joins to an end whose answer was lost: the other server may have let the user in. Who is
 /// invited still is brought in; anybody else leaves again, so that nobody waits for them in vain.
+///
+/// A server that was asked may be gone from the room by now, and the join live on with others.
+/// Those show themselves sooner or later, by telling us of the room, and are asked then.
 ///
 /// # Errors
 /// Fails when the database does.
 pub(crate) async fn finish_lost(hs: &Homeserver) -> Result<(), StoreError> {
-    let before = timestamp(hs.clock.now_ms().saturating_sub(LOST_AFTER_MS));
-    let lost = hs
-        .store
-        .read(move |snap| {
-            let mut lost = Vec::new();
-            for join in joins_under_way::list_before(snap, before)? {
-                let room = rooms::find(snap, &join.room_id)?;
-                let member = match room {
-                    Some(room) => memberships::find(snap, room.nid, &join.user_id)?,
-                    None => None,
-                };
-                lost.push((join, member.map(|member| member.membership)));
-            }
-            Ok::<_, StoreError>(lost)
-        })
-        .await?;
-    for (join, membership) in lost {
-        match membership {
-            Some(MembershipState::Invite) => go_on(hs, join).await?,
+    let now = hs.clock.now_ms();
+    let before = timestamp(now.saturating_sub(LOST_AFTER_MS));
+    for lost in hs.store.read(move |snap| list_lost(snap, before)).await? {
+        match &lost.membership {
+            Some(MembershipState::Invite) => go_on(hs, lost).await?,
             Some(MembershipState::Join) => {
-                hs.store.write(move |txn| joins_under_way::forget(txn, &join)).await?;
+                hs.store
+                    .write(move |txn| match lost.under_way.first() {
+                        Some(join) => joins_under_way::end(txn, &join.room_id, &join.user_id),
+                        None => Ok(()),
+                    })
+                    .await?;
             }
-            _ => take_back(hs, join).await?,
+            _ => take_back(hs, lost).await?,
+        }
+    }
+    let forgotten = timestamp(now.saturating_sub(BELIEVED_FOR_MS));
+    hs.store.write(move |txn| joins_under_way::forget_before(txn, forgotten)).await
+}
+
+fn list_lost(
+    snap: &Snapshot<'_>,
+    before: MilliSecondsSinceUnixEpoch,
+) -> Result<Vec<LostJoin>, StoreError> {
+    let mut all: Vec<LostJoin> = Vec::new();
+    for join in joins_under_way::list_before(snap, before)? {
+        let same = |lost: &&mut LostJoin| {
+            lost.under_way
+                .first()
+                .is_some_and(|one| one.room_id == join.room_id && one.user_id == join.user_id)
+        };
+        if let Some(lost) = all.last_mut().filter(same) {
+            lost.under_way.push(join);
+            continue;
+        }
+        let member = match rooms::find(snap, &join.room_id)? {
+            Some(room) => memberships::find(snap, room.nid, &join.user_id)?,
+            None => None,
+        };
+        let inviter = match member.as_ref().and_then(|member| member.event) {
+            Some(nid) => Some(events::pdu(snap, nid)?.sender().server_name().to_owned()),
+            None => None,
+        };
+        let membership = member.map(|member| member.membership);
+        all.push(LostJoin { under_way: vec![join], membership, inviter });
+    }
+    Ok(all)
+}
+
+/// Asks everybody who may know of the join to let the user in, until one does.
+async fn go_on(hs: &Homeserver, lost: LostJoin) -> Result<(), StoreError> {
+    let Some(first) = lost.under_way.first().cloned() else { return Ok(()) };
+    let Ok(content) = RawValue::from_string(first.content.clone()) else { return Ok(()) };
+    let asked = lost.under_way.iter().map(|join| join.server.clone());
+    let again = RemoteJoin {
+        user_id: first.user_id.clone(),
+        room_id: first.room_id.clone(),
+        via: asked.chain(lost.inviter).collect(),
+        content,
+    };
+    for server in route::ordered(hs, again.via.clone(), None) {
+        let joined = match make(hs, &server, &again).await {
+            Ok(made) => through(hs, &server, (&again, made)).await,
+            Err(error) => Err(error),
+        };
+        match joined {
+            Ok(()) => return Ok(()),
+            Err(RemoteJoinError::Store(error)) => return Err(error),
+            Err(RemoteJoinError::Unreachable) => {}
+            Err(error) => {
+                tracing::info!(%server, room_id = %again.room_id, %error, "a lost join stays lost");
+                let answered = JoinUnderWay { server, ..first.clone() };
+                hs.store.write(move |txn| joins_under_way::answer(txn, &answered)).await?;
+            }
         }
     }
     Ok(())
 }
 
-async fn go_on(hs: &Homeserver, under_way: JoinUnderWay) -> Result<(), StoreError> {
-    let Ok(content) = RawValue::from_string(under_way.content.clone()) else { return Ok(()) };
-    let again = RemoteJoin {
-        user_id: under_way.user_id.clone(),
-        room_id: under_way.room_id.clone(),
-        via: vec![under_way.server.clone()],
-        content,
-    };
-    match join(hs, again).await {
-        Ok(()) | Err(RemoteJoinError::Unreachable) => Ok(()),
-        Err(RemoteJoinError::Store(error)) => Err(error),
-        Err(_) => hs.store.write(move |txn| joins_under_way::forget(txn, &under_way)).await,
-    }
-}
-
-async fn take_back(hs: &Homeserver, under_way: JoinUnderWay) -> Result<(), StoreError> {
+/// Tells everybody who may believe in the join that the user is not there.
+async fn take_back(hs: &Homeserver, lost: LostJoin) -> Result<(), StoreError> {
     let now = hs.clock.now();
     hs.store
         .write(move |txn| {
-            let body = json!({ "room_id": under_way.room_id, "user_id": under_way.user_id });
-            let entry = NewEntry {
-                destination: &under_way.server,
-                kind: outbox::Kind::Leave,
-                slot: None,
-                body: &body.to_string(),
-            };
-            // Before it is sent, the outbox looks whether the user is in the room after all.
-            outbox::insert(txn, entry, now)?;
-            joins_under_way::forget(txn, &under_way)
+            for join in lost.under_way {
+                let body = json!({ "room_id": join.room_id, "user_id": join.user_id });
+                let entry = NewEntry {
+                    destination: &join.server,
+                    kind: outbox::Kind::Leave,
+                    slot: None,
+                    body: &body.to_string(),
+                };
+                // Before it is sent, the outbox looks whether the user is in the room after all.
+                outbox::insert(txn, entry, now)?;
+                joins_under_way::answer(txn, &join)?;
+            }
+            Ok::<_, StoreError>(())
         })
         .await?;
     hs.peers.wake();

@@ -5,10 +5,18 @@ pub mod create;
 pub mod forget;
 pub mod invite;
 pub mod join;
+pub mod knock;
 pub mod leave;
 pub mod membership;
 pub mod moderate;
+pub mod public;
 pub mod read;
+pub(crate) mod restricted;
+pub mod summary;
+pub mod hierarchy;
+pub mod timestamp;
+pub mod upgrade;
+pub(crate) mod ways;
 
 #[cfg(test)]
 mod tests;

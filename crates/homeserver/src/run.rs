@@ -6,15 +6,16 @@
 //! the next sign of life.
 
 mod agenda;
+mod nearness;
 mod start;
 
 use std::time::Duration;
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use messagehub_store::{
-    StoreError, memberships, outbox as outbox_rows, peer_book, pending, txn_ids,
+    StoreError, device_lists, memberships, outbox as outbox_rows, peer_book, peer_records::Kept, pending, txn_ids,
 };
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use tokio::{
     sync::{mpsc, oneshot},
     time::MissedTickBehavior,
@@ -24,8 +25,10 @@ use crate::{
     Homeserver,
     clock::timestamp,
     federation::{keys, route},
-    gap, heads, history, ingest, outbox,
+    encryption, gap, heads, history, ingest, outbox,
     peers::{Acceptance, Inbound},
+    presence,
+    records::{self, Believed},
     remote_join,
 };
 use agenda::{Agenda, Job};
@@ -47,6 +50,9 @@ const TXN_IDS_KEPT_MS: u64 = 24 * HOUR_MS;
 
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 
+/// Device lists looked at for fetching at one time; the next look finds those that are left.
+const MAX_STALE: usize = 1_024;
+
 /// Transaction ids forgotten in an hour: more than people make, and a short transaction.
 const MAX_FORGOTTEN: usize = 50_000;
 
@@ -55,6 +61,7 @@ const MAX_FORGOTTEN: usize = 50_000;
 pub async fn run(hs: Homeserver, mut inbound: mpsc::Receiver<Inbound>) {
     start::tell_transport(&hs).await;
     let mut agenda = Agenda::new(hs.clone());
+    warn_of(nearness::tell_trusted(&hs, agenda.trusted()).await);
     let mut frames: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     let mut ticks = tokio::time::interval(HEADS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -67,8 +74,9 @@ pub async fn run(hs: Homeserver, mut inbound: mpsc::Receiver<Inbound>) {
             () = hs.peers.woken() => look_around(&hs, &mut agenda).await,
             _ = ticks.tick() => tick(&hs, &mut agenda).await,
             report = inbound.recv(), if frames.len() < MAX_FRAMES => match report {
-                Some(Inbound::Frame { room_id, frame, reply, .. }) => {
-                    frames.push(Box::pin(take(hs.clone(), room_id, frame, reply)));
+                Some(Inbound::Frame { source, room_id, frame, reply }) => {
+                    let delivery = ingest::Delivery { source, room_id, bytes: frame };
+                    frames.push(Box::pin(take(hs.clone(), delivery, reply)));
                 }
                 Some(report) => note(&hs, &mut agenda, report).await,
                 None => return,
@@ -79,11 +87,10 @@ pub async fn run(hs: Homeserver, mut inbound: mpsc::Receiver<Inbound>) {
 
 async fn take(
     hs: Homeserver,
-    room_id: OwnedRoomId,
-    frame: bytes::Bytes,
+    delivery: ingest::Delivery,
     reply: oneshot::Sender<Acceptance>,
 ) {
-    let acceptance = ingest::frame(&hs, room_id, frame).await;
+    let acceptance = ingest::frame(&hs, delivery).await;
     if reply.send(acceptance).is_err() {
         tracing::debug!("the transport did not wait for the verdict on a frame");
     }
@@ -101,16 +108,51 @@ async fn note(hs: &Homeserver, agenda: &mut Agenda, report: Inbound) {
                 hs.store.write(move |txn| peer_book::remember(txn, &known, &addresses, now));
             warn_of(remembered.await);
             warn_of(keys::remember(hs, vec![server_keys]).await);
+            hs.peers.note_alive(&server);
             agenda.add(Job::Heads(server.clone()));
             agenda.add(Job::Outbox(server));
+            look_for_users(hs, agenda).await;
             look_for_gaps(hs, agenda).await;
         }
-        Inbound::Disconnected { server } => hs.peers.note_disconnected(&server),
+        Inbound::Disconnected { server } => {
+            hs.peers.note_disconnected(&server);
+            presence::note_gone(hs, &server);
+        }
         // One digest tells whether it is worth a look at any room, however many it subscribes to.
         Inbound::Subscribed { server: Some(server), .. } => agenda.add(Job::Heads(server)),
         // Who it is will be known when it is connected, and then everything is compared.
         Inbound::Subscribed { server: None, .. } => {}
+        Inbound::Record { server, peer_id, seq, record, .. } => {
+            note_record(hs, agenda, Believed { server, peer_id, seq, record }).await;
+        }
         Inbound::Frame { .. } => {}
+    }
+}
+
+/// A member is somewhere else: what waits for it, and the rooms of which nobody else is near, have
+/// a new chance. Our own new record goes to those who are connected.
+async fn note_record(hs: &Homeserver, agenda: &mut Agenda, believed: Believed) {
+    let server = believed.server.clone();
+    match records::keep(hs, believed).await {
+        Ok(Kept::Newer) if server == hs.server_name() => {
+            compare_with_connected(hs, agenda).await;
+        }
+        Ok(Kept::Newer) => {
+            hs.peers.note_alive(&server);
+            if !hs.peers.is_connected(&server) {
+                try_lonely(hs, agenda).await;
+            }
+        }
+        Ok(Kept::No) => {}
+        Err(error) => tracing::error!(%error, "an address record could not be kept"),
+    }
+}
+
+async fn try_lonely(hs: &Homeserver, agenda: &mut Agenda) {
+    let turn = agenda.next_turn();
+    match nearness::lonely(hs, turn).await {
+        Ok(servers) => servers.into_iter().for_each(|server| agenda.add(Job::Heads(server))),
+        Err(error) => tracing::error!(%error, "rooms without a path could not be read"),
     }
 }
 
@@ -118,8 +160,22 @@ async fn note(hs: &Homeserver, agenda: &mut Agenda, report: Inbound) {
 async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
     renew_keys(hs).await;
     forget_txn_ids(hs).await;
+    hs.peers.room_keys().sweep(hs.clock.now_ms());
     agenda.add(Job::LostJoins);
-    agenda.forget_attempts();
+    let now = hs.clock.now();
+    let expired = hs.store.read(move |snap| outbox_rows::has_expired(snap, now)).await;
+    if matches!(expired, Ok(true)) {
+        let dropped = hs.store.write(move |txn| outbox_rows::drop_expired(txn, now));
+        warn_of(dropped.await.map(drop));
+    }
+    warn_of(nearness::tell_trusted(hs, agenda.trusted()).await);
+    warn_of(presence::pass(hs).await);
+    compare_with_connected(hs, agenda).await;
+    try_lonely(hs, agenda).await;
+    look_around(hs, agenda).await;
+}
+
+async fn compare_with_connected(hs: &Homeserver, agenda: &mut Agenda) {
     let us = hs.server_name().to_owned();
     let co_members =
         hs.store.read(move |snap| memberships::servers_sharing_rooms_with(snap, &us)).await;
@@ -131,7 +187,6 @@ async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
         }
         Err(error) => tracing::error!(%error, "co-members could not be read"),
     }
-    look_around(hs, agenda).await;
 }
 
 /// What others of this node left to do: entries in the outbox, gaps, rooms that are behind.
@@ -139,17 +194,25 @@ async fn look_around(hs: &Homeserver, agenda: &mut Agenda) {
     match hs.store.read(outbox_rows::destinations).await {
         Ok(destinations) => {
             for (to, newest) in destinations {
-                // Whoever is not there is tried once for each new entry, and once a minute.
-                if agenda.is_newer(&to, newest) || hs.peers.is_connected(&to) {
+                if hs.peers.retries().is_due(&to, newest, hs.clock.now_ms()) {
                     agenda.add(Job::Outbox(to));
                 }
             }
         }
         Err(error) => tracing::error!(%error, "the outbox could not be read"),
     }
+    for server in hs.peers.retries().take_alive() {
+        agenda.add(Job::Heads(server));
+    }
+    for server in hs.peers.comparing().servers_ahead() {
+        agenda.add(Job::Ahead(server));
+    }
+    look_for_users(hs, agenda).await;
     look_for_gaps(hs, agenda).await;
     for room_id in hs.peers.take_history() {
         agenda.add(Job::History(room_id));
+        // We came into a room: its members are near now.
+        warn_of(nearness::tell_trusted(hs, agenda.trusted()).await);
     }
     for room_id in hs.peers.take_behind() {
         match route::members(hs, &room_id, None).await {
@@ -159,6 +222,24 @@ async fn look_around(hs: &Homeserver, agenda: &mut Agenda) {
             }
             Err(error) => tracing::error!(%error, "the members of a room could not be read"),
         }
+    }
+}
+
+/// Whose devices are to be fetched, and who is to be told who is here.
+async fn look_for_users(hs: &Homeserver, agenda: &mut Agenda) {
+    warn_of(presence::settle(hs).await);
+    for server in hs.peers.connected() {
+        if presence::is_untold(hs, &server) {
+            agenda.add(Job::Presence(server));
+        }
+    }
+    match hs.store.read(|snap| device_lists::list_stale(snap, MAX_STALE)).await {
+        Ok(users) => {
+            let near = |user_id: &OwnedUserId| hs.peers.is_connected(user_id.server_name());
+            let near = users.into_iter().filter(near);
+            near.for_each(|user_id| agenda.add(Job::Devices(user_id)));
+        }
+        Err(error) => tracing::error!(%error, "the device lists could not be read"),
     }
 }
 
@@ -187,17 +268,38 @@ async fn renew_keys(hs: &Homeserver) {
     }
 }
 
-/// Does one job.
-async fn perform(hs: Homeserver, job: &Job) {
+/// Does one job. Gives the servers that may want to know what it brought.
+async fn perform(hs: Homeserver, job: &Job) -> Vec<OwnedServerName> {
+    let mut news_for = Vec::new();
     let outcome: Result<(), StoreError> = match job {
-        Job::Heads(server) => quiet(heads::compare(&hs, server).await),
-        Job::RoomHeads(server, room_id) => quiet(heads::compare_room(&hs, server, room_id).await),
-        Job::Gap(room_id) => gap::fill(&hs, room_id, None).await.map(drop),
+        Job::Heads(server) => quiet(&hs, server, heads::compare(&hs, server).await),
+        Job::RoomHeads(server, room_id) => {
+            quiet(&hs, server, heads::compare_room(&hs, server, room_id).await)
+        }
+        Job::Ahead(server) => {
+            let rooms = hs.peers.comparing().take_ahead(server);
+            quiet(&hs, server, heads::compare_rooms(&hs, server, rooms).await)
+        }
+        Job::Gap(room_id) => fill(&hs, room_id).await.map(|near| news_for = near),
         Job::Outbox(server) => outbox::deliver(&hs, server).await.map(drop),
         Job::LostJoins => remote_join::finish_lost(&hs).await,
+        Job::Devices(user_id) => encryption::device_lists::refresh(&hs, user_id).await,
+        Job::Presence(server) => presence::tell(&hs, server).await,
         Job::History(room_id) => fetch_history(&hs, room_id).await,
     };
     warn_of(outcome);
+    news_for
+}
+
+/// Fills the gaps of a room. What that brought, neighbours may lack too: they are told at once and
+/// not in a minute, so that news passes along a chain of members.
+async fn fill(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<Vec<OwnedServerName>, StoreError> {
+    if gap::fill(hs, room_id, None).await?.taken == 0 {
+        return Ok(Vec::new());
+    }
+    let mut near = route::members(hs, room_id, None).await?;
+    near.retain(|server| hs.peers.is_connected(server));
+    Ok(near)
 }
 
 async fn fetch_history(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<(), StoreError> {
@@ -210,12 +312,20 @@ async fn fetch_history(hs: &Homeserver, room_id: &OwnedRoomId) -> Result<(), Sto
 }
 
 /// A server that does not answer is everyday; a database that does not is not.
-fn quiet(outcome: Result<(), heads::HeadsError>) -> Result<(), StoreError> {
+fn quiet(
+    hs: &Homeserver,
+    server: &OwnedServerName,
+    outcome: Result<(), heads::HeadsError>,
+) -> Result<(), StoreError> {
     match outcome {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            hs.peers.retries().note_reached(server);
+            Ok(())
+        }
         Err(heads::HeadsError::Store(error)) => Err(error),
         Err(heads::HeadsError::Federation(error)) => {
-            tracing::debug!(%error, "heads were not compared");
+            tracing::debug!(%server, %error, "heads were not compared");
+            hs.peers.retries().note_failed(server, (0, hs.clock.now_ms()), &error);
             Ok(())
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Spec: Client-Server API, "Sending events to a room" and "Redactions".
 
+use std::sync::Arc;
+
 use messagehub_protocol::{
     auth::{PowerLevel, PowerLevels},
     build::NewEvent,
@@ -28,6 +30,8 @@ use crate::{
     Homeserver, Identity,
     append::Appended,
     emit::{Emitted, Emitter, News},
+    policy::with_signatures,
+    presence,
     rate::RateKey,
     sessions::Session,
     view,
@@ -89,15 +93,16 @@ pub async fn message(
 ) -> Result<OwnedEventId, SendError> {
     let scope = format!("send {} {}", new.room_id, new.kind);
     let request = Request { session: session.clone(), scope, txn_id: new.txn_id };
-    once(hs, request, new.room_id, move |emitter, txn, room, sender| {
-        let redacts = redacts_in(&new.kind, &new.content);
+    let NewMessage { room_id, kind, content, .. } = new;
+    let redacts = redacts_in(&kind, &content);
+    once(hs, request, room_id, move |emitter, txn, room, sender| {
         let event = NewEvent {
             room_id: Some(room.room_id.clone()),
             sender: sender.to_owned(),
-            kind: new.kind,
+            kind: kind.clone(),
             state_key: None,
-            content: new.content,
-            redacts,
+            content: content.clone(),
+            redacts: redacts.clone(),
         };
         match event.kind {
             TimelineEventType::RoomRedaction => redact(emitter, txn, room, event),
@@ -121,8 +126,9 @@ pub async fn redaction(
 ) -> Result<OwnedEventId, SendError> {
     let scope = format!("redact {} {}", new.room_id, new.target);
     let request = Request { session: session.clone(), scope, txn_id: new.txn_id };
-    once(hs, request, new.room_id, move |emitter, txn, room, sender| {
-        let content = new.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let NewRedaction { room_id, target, reason, .. } = new;
+    let content = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    once(hs, request, room_id, move |emitter, txn, room, sender| {
         let event = NewEvent {
             room_id: Some(room.room_id.clone()),
             sender: sender.to_owned(),
@@ -130,7 +136,7 @@ pub async fn redaction(
             state_key: None,
             content: to_raw_value(&content)
                 .map_err(|error| SendError::BadContent(error.to_string()))?,
-            redacts: Some(new.target),
+            redacts: Some(target.clone()),
         };
         redact(emitter, txn, room, event)
     })
@@ -150,20 +156,20 @@ pub async fn state(
     sender: &UserId,
     new: NewState,
 ) -> Result<OwnedEventId, SendError> {
-    let emitter = Emitter::of(hs);
-    hs.limits.rates.check(RateKey::Message(sender.to_owned()), emitter.now)?;
-    let sender = sender.to_owned();
-    let (event_id, news) = hs
-        .store
-        .write(move |txn| {
+    hs.limits.rates.check(RateKey::Message(sender.to_owned()), hs.clock.now())?;
+    let wanted = Arc::new((sender.to_owned(), new));
+    let (event_id, news) = with_signatures(hs, |emitter| {
+        let wanted = Arc::clone(&wanted);
+        hs.store.write(move |txn| {
+            let (sender, new) = &*wanted;
             let mut room = find_room(txn, &new.room_id)?;
-            check_aliases(txn, &emitter.identity, &room, &new)?;
+            check_aliases(txn, &emitter.identity, &room, new)?;
             let event = NewEvent {
                 room_id: Some(room.room_id.clone()),
-                sender,
-                kind: new.kind.into(),
-                state_key: Some(new.state_key),
-                content: new.content,
+                sender: sender.clone(),
+                kind: new.kind.clone().into(),
+                state_key: Some(new.state_key.clone()),
+                content: new.content.clone(),
                 redacts: None,
             };
             let emitted = emitter.emit_state(txn, &mut room, event)?;
@@ -176,7 +182,8 @@ pub async fn state(
             };
             Ok::<_, SendError>((event_id, news))
         })
-        .await?;
+    })
+    .await?;
     if let Some(news) = news {
         news.publish(hs).await;
     }
@@ -199,15 +206,18 @@ async fn once<F>(
     send: F,
 ) -> Result<OwnedEventId, SendError>
 where
-    F: FnOnce(&Emitter, &mut Txn<'_>, &mut Room, &UserId) -> Result<Appended, SendError>
+    F: Fn(&Emitter, &mut Txn<'_>, &mut Room, &UserId) -> Result<Appended, SendError>
         + Send
+        + Sync
         + 'static,
 {
-    let emitter = Emitter::of(hs);
-    hs.limits.rates.check(RateKey::Message(request.session.user_id.clone()), emitter.now)?;
-    let (event_id, news) = hs
-        .store
-        .write(move |txn| {
+    hs.limits.rates.check(RateKey::Message(request.session.user_id.clone()), hs.clock.now())?;
+    presence::note_active(hs, &request.session.user_id);
+    let wanted = Arc::new((request, room_id, send));
+    let (event_id, news) = with_signatures(hs, |emitter| {
+        let wanted = Arc::clone(&wanted);
+        hs.store.write(move |txn| {
+            let (request, room_id, send) = &*wanted;
             let key = TxnKey {
                 user_id: &request.session.user_id,
                 device_id: &request.session.device_id,
@@ -217,14 +227,15 @@ where
             if let Some(done) = txn_ids::find(txn, key)? {
                 return Ok((done, None));
             }
-            let mut room = find_room(txn, &room_id)?;
+            let mut room = find_room(txn, room_id)?;
             let appended = send(&emitter, txn, &mut room, &request.session.user_id)?;
             txn_ids::insert(txn, key, appended.nid, emitter.now)?;
             let event_id = appended.pdu.event_id().to_owned();
             let news = News::of(txn, room, &[appended], emitter.identity.server_name())?;
             Ok::<_, SendError>((event_id, Some(news)))
         })
-        .await?;
+    })
+    .await?;
     if let Some(news) = news {
         news.publish(hs).await;
     }
@@ -245,8 +256,7 @@ fn redact(
     if !may_redact(&event.sender, &target.pdu, &opening.view) {
         return Err(SendError::MayNotRedact);
     }
-    let pdu = emitter.build(event, &opening)?;
-    emitter.apply(txn, room, pdu, &opening)
+    emitter.emit_at(txn, room, event, &opening)
 }
 
 /// Users may redact what they sent, and with the power to redact what others sent. Other servers

@@ -6,9 +6,16 @@
 pub mod access;
 pub mod events;
 pub mod heads;
+pub mod hierarchy;
 pub mod invite;
 pub mod keys;
 pub mod membership;
 pub mod origin;
+pub mod policy;
+pub mod relay;
+pub mod room_keys;
+pub mod shown;
 pub mod state;
+pub mod third_party;
+pub mod timestamp;
 pub mod transactions;

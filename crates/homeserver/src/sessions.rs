@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Homeserver, accounts,
     clock::timestamp,
+    encryption::device_lists::{self, Change},
     passwords::{Password, PasswordError},
     rate::{Limited, RateKey},
     rng::Rng,
@@ -271,6 +272,7 @@ pub(crate) async fn open(
     hs.store
         .write(move |txn| insert_session(txn, &new, device.display_name.as_deref(), &hash, now))
         .await?;
+    hs.peers.wake();
     Ok(LoggedIn { session, access_token })
 }
 
@@ -282,18 +284,25 @@ fn insert_session(
     now: MilliSecondsSinceUnixEpoch,
 ) -> Result<(), LoginError> {
     let Session { user_id, device_id } = session;
-    if !users::exists(txn, user_id)? {
+    if !users::is_active(txn, user_id)? {
         return Err(LoginError::WrongCredentials);
     }
-    if devices::find(txn, user_id, device_id)?.is_none()
-        && devices::list(txn, user_id)?.len() >= MAX_DEVICES
-    {
+    let is_new = devices::find(txn, user_id, device_id)?.is_none();
+    if is_new && devices::list(txn, user_id)?.len() >= MAX_DEVICES {
         return Err(LoginError::TooManyDevices);
     }
     // "Any access tokens previously associated with the device ID are invalidated."
     tokens::revoke_device(txn, user_id, device_id)?;
     devices::insert(txn, user_id, device_id, display_name, now)?;
     tokens::insert(txn, hash, user_id, device_id, now)?;
+    if is_new {
+        device_lists::changed(
+            txn,
+            user_id.server_name(),
+            (user_id, Change::Updated(device_id)),
+            now,
+        )?;
+    }
     Ok(())
 }
 
@@ -326,9 +335,7 @@ pub(crate) fn grant_login(
 /// # Errors
 /// The store failed.
 pub async fn log_out(hs: &Homeserver, session: &Session) -> Result<(), StoreError> {
-    let Session { user_id, device_id } = session.clone();
-    hs.store.write(move |txn| devices::remove(txn, &user_id, &device_id)).await?;
-    Ok(())
+    remove_devices(hs, &session.user_id, vec![session.device_id.clone()]).await
 }
 
 /// Logs every device of a user out, but for `keep`.
@@ -340,17 +347,10 @@ pub async fn log_out_all(
     user_id: &UserId,
     keep: Option<&DeviceId>,
 ) -> Result<(), StoreError> {
-    let (user_id, keep) = (user_id.to_owned(), keep.map(ToOwned::to_owned));
-    hs.store
-        .write(move |txn| {
-            for device in devices::list(txn, &user_id)? {
-                if keep.as_ref() != Some(&device.device_id) {
-                    devices::remove(txn, &user_id, &device.device_id)?;
-                }
-            }
-            Ok(())
-        })
-        .await
+    let mut devices = list_devices(hs, user_id).await?;
+    devices.retain(|device| keep != Some(&*device.device_id));
+    let device_ids = devices.into_iter().map(|device| device.device_id).collect();
+    remove_devices(hs, user_id, device_ids).await
 }
 
 /// The devices of a user.
@@ -399,7 +399,7 @@ pub async fn rename_device(
     if renamed { Ok(()) } else { Err(DeviceError::Unknown) }
 }
 
-/// Removes devices of a user; unknown ones are no error.
+/// Removes devices of a user, with their keys and what waits for them; unknown ones are no error.
 ///
 /// # Errors
 /// The store failed.
@@ -408,15 +408,17 @@ pub async fn remove_devices(
     user_id: &UserId,
     device_ids: Vec<OwnedDeviceId>,
 ) -> Result<(), StoreError> {
-    let user_id = user_id.to_owned();
+    let (us, user_id, now) = (hs.server_name().to_owned(), user_id.to_owned(), hs.clock.now());
     hs.store
         .write(move |txn| {
             for device_id in &device_ids {
-                devices::remove(txn, &user_id, device_id)?;
+                device_lists::remove_device(txn, &us, (&user_id, device_id), now)?;
             }
-            Ok(())
+            Ok::<_, StoreError>(())
         })
-        .await
+        .await?;
+    hs.peers.wake();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -163,7 +163,8 @@ async fn offers(hs: &Homeserver) -> Result<Vec<Offer>, StoreError> {
     hs.store
         .read(|snap| {
             let mut offers = Vec::new();
-            for user in users::list(snap)?.into_iter().take(MAX_OFFERED) {
+            let active = users::list(snap)?.into_iter().filter(|user| !user.is_deactivated);
+            for user in active.take(MAX_OFFERED) {
                 let displayname = profiles::get(snap, &user.user_id)?.displayname;
                 let has_password = user.password_hash.is_some();
                 offers.push(Offer { user_id: user.user_id, displayname, has_password });

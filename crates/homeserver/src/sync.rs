@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use messagehub_store::{Snapshot, StoreError, StreamPos, typing};
+use messagehub_store::{Snapshot, StoreError, StreamPos, to_device, typing};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId,
     api::client::{
@@ -22,16 +22,19 @@ use crate::{
     Homeserver,
     client_event::{Format, Reader, RoomIdField},
     filters::{self, FilterError},
+    presence,
     sessions::Session,
 };
 
-use self::filter::Members;
+use self::{devices::Met, filter::Members, token::SyncToken};
 
+pub(crate) mod devices;
 pub(crate) mod ephemeral;
 pub(crate) mod filter;
 mod ignored;
 mod incremental;
 mod initial;
+mod people;
 mod room;
 mod state;
 mod timeline;
@@ -70,12 +73,13 @@ pub async fn sync(
     let deadline = Instant::now() + request.timeout.unwrap_or_default().min(MAX_TIMEOUT);
     let since = match request.since.as_deref().filter(|since| !since.is_empty()) {
         None => None,
-        Some(since) => Some(token::parse(since).ok_or(SyncError::InvalidToken)?),
+        Some(since) => Some(token::parse_sync(since).ok_or(SyncError::InvalidToken)?),
     };
+    presence::syncing(hs, session, &request.set_presence).await?;
     let wanted = Arc::new(Wanted::new(hs, session, &request).await?);
     // Before the first read: what is committed after it wakes us.
     let mut positions = hs.store.subscribe();
-    let mut checked = since;
+    let mut checked = since.map(|since| since.pos);
     loop {
         positions.borrow_and_update();
         let now = hs.clock.now();
@@ -83,7 +87,15 @@ pub async fn sync(
         let reader = wanted.clone();
         let found = hs.store.read(move |snap| collect(snap, &reader, look)).await?;
         checked = checked.map(|_| found.until);
+        if let Some(has) = found.has_messages_until {
+            let device = (wanted.user_id.clone(), wanted.device_id.clone());
+            hs.store
+                .write(move |txn| to_device::remove_until(txn, (&device.0, &device.1), has))
+                .await?;
+        }
         if found.is_news || Instant::now() >= deadline {
+            // Whoever waited for a minute was there all the time.
+            presence::syncing(hs, session, &request.set_presence).await?;
             return Ok(found.response);
         }
         if found.typing_ends.is_some_and(|end| end <= now) {
@@ -153,7 +165,7 @@ impl From<FilterError> for SyncError {
 #[derive(Debug, Clone, Copy)]
 struct Look {
     /// What the client has.
-    since: Option<StreamPos>,
+    since: Option<SyncToken>,
     /// Up to where an earlier look of the same request found nothing.
     checked: Option<StreamPos>,
     now: MilliSecondsSinceUnixEpoch,
@@ -166,6 +178,8 @@ struct Found {
     until: StreamPos,
     /// When the next typing user's time runs out; not looked up where there is news.
     typing_ends: Option<MilliSecondsSinceUnixEpoch>,
+    /// Up to where the messages for the device are kept though the client has them.
+    has_messages_until: Option<StreamPos>,
 }
 
 /// What the parts of an answer are made with.
@@ -191,13 +205,27 @@ fn collect(snap: &Snapshot<'_>, wanted: &Wanted, look: Look) -> Result<Found, St
         ignored: ignored::Users::load(snap, &wanted.user_id)?,
     };
     // A token from the future is one from before the database was set back.
-    let since = look.since.filter(|since| *since <= until);
-    let (response, is_news) = match (since, look.checked) {
-        (Some(since), Some(checked)) => incremental::answer(&cx, since, checked)?,
+    let since = look.since.filter(|since| since.pos <= until);
+    let (mut response, mut is_news) = match (since, look.checked) {
+        (Some(since), Some(checked)) => incremental::answer(&cx, since.pos, checked)?,
         _ => (initial::answer(&cx)?, true),
     };
+    let met = match since {
+        Some(since) if since.pos < until => devices::met(snap, &wanted.user_id, since.pos)?,
+        _ => Met::default(),
+    };
+    is_news |= devices::add(&cx, since, &met, &mut response)?;
+    response.presence.events = people::events(&cx, since.map(|since| since.pos), &met)?;
+    is_news |= !response.presence.is_empty();
+    let device = (&*wanted.user_id, &*wanted.device_id);
+    let has_messages_until = match since {
+        Some(since) if to_device::is_any_until(snap, device, since.to_device)? => {
+            Some(since.to_device)
+        }
+        _ => None,
+    };
     let typing_ends = if is_news { None } else { typing::next_expiry(snap)? };
-    Ok(Found { response, is_news, until, typing_ends })
+    Ok(Found { response, is_news, until, typing_ends, has_messages_until })
 }
 
 fn wake_at(now: MilliSecondsSinceUnixEpoch, end: MilliSecondsSinceUnixEpoch) -> Instant {

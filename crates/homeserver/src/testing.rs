@@ -23,6 +23,7 @@ use crate::{
 };
 
 pub mod dag;
+pub mod sealing;
 
 /// When tests begin: 2025-01-01, in milliseconds since the Unix epoch.
 pub const START_MS: u64 = 1_735_689_600_000;

@@ -16,6 +16,9 @@ use crate::{Homeserver, federation::announce, server::access};
 /// The longest that one notice counts; clients repeat theirs every few seconds.
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long a notice counts that says no time: clients commonly say as much.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long a notice of another server counts. It says no time, and repeats while it holds.
 const REMOTE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -82,7 +85,7 @@ pub async fn set(
         let content =
             TypingContent::new(room_id.clone(), user_id.to_owned(), notice != Typing::Stopped);
         if let Ok(edu) = to_raw_value(&Edu::Typing(content)) {
-            announce::announce_edu(hs, &room_id, edu);
+            announce::announce_edu(hs, &room_id, edu).await;
         }
     }
     Ok(())

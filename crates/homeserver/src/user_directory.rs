@@ -166,7 +166,7 @@ async fn local_users(hs: &Homeserver) -> Result<Vec<FoundUser>, StoreError> {
     hs.store
         .read(|snap| {
             let mut found = Vec::new();
-            for user in users::list(snap)? {
+            for user in users::list(snap)?.into_iter().filter(|user| !user.is_deactivated) {
                 let profile = profiles::get(snap, &user.user_id)?;
                 found.push(FoundUser {
                     user_id: user.user_id,

@@ -23,6 +23,8 @@ use ruma::{
     OwnedEventId, RoomVersionId, events::StateEventType, room_version_rules::RoomVersionRules,
 };
 
+use crate::policy;
+
 mod merge;
 
 pub(crate) use merge::merge;
@@ -113,10 +115,11 @@ pub fn at(
         .map(|event| (event.pdu, event.standing))
         .collect();
     let state_before_part = part(snap, state_before, &keys)?;
-    let current_state = match room.state == state_before {
+    let mut current_state = match room.state == state_before {
         true => state_before_part.clone(),
         false => part(snap, room.state, &keys)?,
     };
+    policy::add_to(snap, room, &mut current_state)?;
     Ok(RoomView {
         rules,
         auth_events,
@@ -159,10 +162,11 @@ pub fn for_sending(
         }
         state.insert(key.clone(), event.pdu);
     }
-    let current_state = match room.state == state_before {
+    let mut current_state = match room.state == state_before {
         true => state.clone(),
         false => part(txn, room.state, &keys)?,
     };
+    policy::add_to(txn, room, &mut current_state)?;
     let place = Place {
         prev_events: previous.into_iter().map(|event| event.pdu).collect(),
         auth_events: auth::select(&types, &state),

@@ -3,31 +3,32 @@
 use std::time::Duration;
 
 use libp2p::{
-    StreamProtocol, Swarm, SwarmBuilder, connection_limits,
+    PeerId, Swarm, autonat, connection_limits,
     connection_limits::ConnectionLimits,
-    identify,
+    dcutr, identify,
     identity::Keypair,
-    kad::{self, store::MemoryStore, store::MemoryStoreConfig},
-    mdns, noise, ping,
-    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-    tcp, yamux,
+    mdns, ping, relay,
+    swarm::{self, ConnectionId, NetworkBehaviour, behaviour::toggle::Toggle},
+    upnp,
 };
 use tracing::warn;
 
 use crate::{
-    config::{StartError, Switch},
+    config::{NetConfig, RelayService, StartError, Switch},
+    dht::{self, Kademlia},
     gossip::{self, Gossip},
-    streams,
+    relaying::{self, Clients},
+    scope::{Scope, is_relayed},
+    scoped::Scoped,
+    streams, transport,
 };
-
-/// Kademlia among private addresses, as IPFS names it. D8.
-pub(crate) const LAN_KAD: StreamProtocol = StreamProtocol::new("/ipfs/lan/kad/1.0.0");
 
 /// The version that identify tells.
 const PROTOCOL_VERSION: &str = "messagehub/1";
 
-/// A connection that nothing uses is closed after a day. On a LAN an idle connection costs a ping
-/// every 15 s, and everybody who is connected can be found and written to at once.
+/// A connection that nothing uses is closed after a day by itself. We close connections earlier by
+/// who is at the other end; one to a friend costs a ping every 15 s, and whoever is connected can be
+/// found and written to at once.
 const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often each connection is tried, and when it counts as dead: a cut cable is noticed within 25
@@ -35,7 +36,7 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 60 * 60);
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections at once. A household LAN has tens; 400 of them idle take some 40 MB.
+/// Connections at once. Some 200 are kept, strangers pass by; 400 of them idle take some 40 MB.
 const MAX_CONNECTIONS: u32 = 400;
 
 /// Connections in one direction: neither side can fill all places.
@@ -44,25 +45,14 @@ const MAX_CONNECTIONS_ONE_WAY: u32 = 300;
 /// Handshakes at once in one direction.
 const MAX_PENDING: u32 = 64;
 
-/// Connections to one peer: both sides may dial TCP and QUIC at the same moment.
-const MAX_CONNECTIONS_PER_PEER: u32 = 4;
+/// Connections to one peer: both sides may dial TCP and QUIC at the same moment, while a relayed
+/// connection is replaced and AutoNAT dials back.
+const MAX_CONNECTIONS_PER_PEER: u32 = 6;
 
-/// How long a peer is remembered that multicast showed, and how often it is asked anew.
+/// How long a peer is remembered that multicast showed, and how often it is asked anew. A node that
+/// starts asks at once, and again after 1, 2, 4 … seconds until somebody answers.
 const MDNS_TTL: Duration = Duration::from_secs(120);
 const MDNS_QUERY: Duration = Duration::from_secs(30);
-
-/// How long one Kademlia query may take: below the five seconds that a search may take.
-const KAD_QUERY: Duration = Duration::from_secs(4);
-
-/// How long a provider record lives, and how often its provider tells it again.
-const PROVIDER_TTL: Duration = Duration::from_secs(2 * 60 * 60);
-const PROVIDER_INTERVAL: Duration = Duration::from_secs(30 * 60);
-
-/// Rendezvous strings held for all peers: five for each of 400 peers, four times over.
-const MAX_PROVIDED_KEYS: usize = 8_000;
-
-/// Providers of one rendezvous string. More than a few share one only by attack or by accident.
-const MAX_PROVIDERS_PER_KEY: usize = 20;
 
 /// All protocols of this node.
 #[derive(NetworkBehaviour)]
@@ -70,64 +60,93 @@ pub(crate) struct Behaviour {
     /// First, so that a connection over the limit reaches no other part.
     limits: connection_limits::Behaviour,
     pub(crate) streams: streams::Behaviour,
-    pub(crate) identify: identify::Behaviour,
+    pub(crate) identify: Scoped<identify::Behaviour>,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) lan: Kademlia,
+    pub(crate) wan: Toggle<Kademlia>,
     pub(crate) gossip: Gossip,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) relay: Toggle<Scoped<relay::Behaviour>>,
+    pub(crate) dcutr: Scoped<dcutr::Behaviour>,
+    pub(crate) autonat_client: Scoped<autonat::v2::client::Behaviour>,
+    pub(crate) autonat_server: Scoped<autonat::v2::server::Behaviour>,
+    pub(crate) upnp: Toggle<upnp::tokio::Behaviour>,
 }
 
-/// Makes the swarm.
+/// Makes the swarm. `clients` is whom our relay serves.
 ///
 /// # Errors
 /// A transport or behaviour could not be set up.
 pub(crate) fn swarm(
-    keypair: Keypair,
+    config: &NetConfig,
     streams: streams::Behaviour,
-    mdns: Switch,
+    clients: &Clients,
 ) -> Result<Swarm<Behaviour>, StartError> {
-    let setup = |error: &dyn std::fmt::Display| StartError::Setup(error.to_string());
-    let behaviour = Behaviour::new(&keypair, streams, mdns)?;
-    let swarm = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-        .map_err(|error| setup(&error))?
-        .with_quic()
-        .with_behaviour(|_| Ok(behaviour))
-        .map_err(|error| setup(&error))?
-        .with_swarm_config(|config| {
-            // One transport at a time: racing them makes a second connection at the other side,
-            // which ends at once and takes with it what was just begun on it.
-            config.with_idle_connection_timeout(IDLE_CONNECTION).with_smart_dial()
-        })
-        .build();
-    Ok(swarm)
+    let keypair = config.seed.keypair();
+    let network = config.private_network.as_ref();
+    let (transport, relay_client) = transport::build(&keypair, config.scope(), network)?;
+    let behaviour = Behaviour::new(config, &keypair, (streams, relay_client), clients)?;
+    // One transport at a time: racing them makes a second connection at the other side, which ends
+    // at once and takes with it what was just begun on it.
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_CONNECTION)
+        .with_smart_dial();
+    Ok(Swarm::new(transport, behaviour, keypair.public().to_peer_id(), settings))
 }
 
 impl Behaviour {
     fn new(
+        config: &NetConfig,
         keypair: &Keypair,
-        streams: streams::Behaviour,
-        mdns: Switch,
+        (streams, relay_client): (streams::Behaviour, relay::client::Behaviour),
+        clients: &Clients,
     ) -> Result<Self, StartError> {
         let peer = keypair.public().to_peer_id();
-        let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), keypair.public())
-            .with_agent_version(concat!("messagehub/", env!("CARGO_PKG_VERSION")).to_owned())
-            .with_push_listen_addr_updates(true)
-            // Addresses that peers tell go through the book, which filters them.
-            .with_cache_size(0);
-        let gossip = gossip::behaviour().map_err(StartError::Setup)?;
+        let scope = config.scope();
+        let wan = config.public_dht.is_some().then(|| dht::wan(peer, scope));
+        let is_wide = move |address: &libp2p::Multiaddr| scope.is_wide(address);
+        let ours = move |address: &libp2p::Multiaddr| is_wide(address) && !is_relayed(address);
+        let relay = (config.relay_service != RelayService::Off)
+            .then(|| Scoped::new(relaying::behaviour(peer, clients), ours));
+        let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits()),
             streams,
-            identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::new(
-                ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
-            ),
-            kad: kademlia(peer),
-            gossip,
-            mdns: multicast(mdns, peer).into(),
+            identify: identify(keypair, scope),
+            ping: ping::Behaviour::new(ping),
+            lan: dht::lan(peer, scope),
+            wan: wan.into(),
+            gossip: gossip::behaviour().map_err(StartError::Setup)?,
+            mdns: multicast(config.mdns, peer).into(),
+            relay_client,
+            relay: relay.into(),
+            dcutr: Scoped::new(dcutr::Behaviour::new(peer), ours),
+            autonat_client: Scoped::new(autonat::v2::client::Behaviour::default(), ours)
+                .testing_listeners(),
+            autonat_server: Scoped::new(autonat::v2::server::Behaviour::default(), ours),
+            upnp: upnp(config).into(),
         })
+    }
+}
+
+/// Tells who and where we are, with a signed record of it.
+fn identify(keypair: &Keypair, scope: Scope) -> Scoped<identify::Behaviour> {
+    let version = PROTOCOL_VERSION.to_owned();
+    let config = identify::Config::new_with_signed_peer_record(version, keypair)
+        .with_agent_version(concat!("messagehub/", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_push_listen_addr_updates(true)
+        // Addresses that peers tell go through the book, which filters them.
+        .with_cache_size(0);
+    Scoped::new(identify::Behaviour::new(config), move |address| scope.may_serve(address))
+        .distrusting_relays(observed_on)
+}
+
+/// On which connection a peer told us where it sees us.
+fn observed_on(event: &identify::Event) -> Option<ConnectionId> {
+    match event {
+        identify::Event::Received { connection_id, .. } => Some(*connection_id),
+        _ => None,
     }
 }
 
@@ -141,28 +160,13 @@ fn limits() -> ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
 }
 
-fn kademlia(peer: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {
-    let store = MemoryStoreConfig {
-        // We keep rendezvous strings and no values of other nodes.
-        max_records: 0,
-        max_value_bytes: 0,
-        max_providers_per_key: MAX_PROVIDERS_PER_KEY,
-        max_provided_keys: MAX_PROVIDED_KEYS,
-    };
-    let mut config = kad::Config::new(LAN_KAD);
-    config
-        .set_query_timeout(KAD_QUERY)
-        .set_provider_record_ttl(Some(PROVIDER_TTL))
-        .set_provider_publication_interval(Some(PROVIDER_INTERVAL))
-        // Peers enter the table with the addresses that the book let through.
-        .set_kbucket_inserts(kad::BucketInserts::Manual);
-    let mut kad = kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, store), config);
-    // By itself it would wait as a client for a confirmed public address, which a LAN has not.
-    kad.set_mode(Some(kad::Mode::Server));
-    kad
+/// Port mappings lead to the internet, where a private network has nobody.
+fn upnp(config: &NetConfig) -> Option<upnp::tokio::Behaviour> {
+    let is_wanted = config.upnp.is_on() && config.private_network.is_none();
+    is_wanted.then(upnp::tokio::Behaviour::default)
 }
 
-fn multicast(mdns: Switch, peer: libp2p::PeerId) -> Option<mdns::tokio::Behaviour> {
+fn multicast(mdns: Switch, peer: PeerId) -> Option<mdns::tokio::Behaviour> {
     if !mdns.is_on() {
         return None;
     }

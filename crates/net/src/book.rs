@@ -6,17 +6,17 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use messagehub_protocol::server_keys::ServerKeys;
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::{Duration, Instant};
 
-pub(crate) use address::split as split_address;
-pub(crate) use peer::{Peer, Standing};
+pub(crate) use address::{relay_of, split as split_address};
+pub(crate) use peer::{Connection, Peer, Standing, Way};
 
-use crate::{config::Switch, requests::keys::lists};
+use crate::{requests::keys::lists, scope::Scope};
 
 /// Servers that are remembered, at some 2 KiB each. The store remembers the rest.
 const MAX_SERVERS: usize = 5_000;
@@ -41,9 +41,11 @@ struct Server {
 #[derive(Debug)]
 pub(crate) struct Book {
     local: PeerId,
-    loopback: Switch,
+    scope: Scope,
     servers: HashMap<OwnedServerName, Server>,
     peers: HashMap<PeerId, Peer>,
+    /// Servers that share a room with us or are contacts; `None` until that is known.
+    trusted: Option<BTreeSet<OwnedServerName>>,
 }
 
 /// What the end of a peer's last connection means.
@@ -58,8 +60,39 @@ pub(crate) enum Gone {
 }
 
 impl Book {
-    pub(crate) fn new(local: PeerId, loopback: Switch) -> Self {
-        Self { local, loopback, servers: HashMap::new(), peers: HashMap::new() }
+    pub(crate) fn new(local: PeerId, scope: Scope) -> Self {
+        Self { local, scope, servers: HashMap::new(), peers: HashMap::new(), trusted: None }
+    }
+
+    /// Takes over the complete set of servers that share a room with us or are contacts: their
+    /// peers are dialed until they come, and others no longer.
+    pub(crate) fn trust(&mut self, servers: BTreeSet<OwnedServerName>) {
+        self.trusted = Some(servers);
+        let trusted = self.trusted_peers();
+        for (id, peer) in &mut self.peers {
+            peer.wanted = peer.configured || trusted.contains(id);
+        }
+        for id in trusted {
+            self.want(id);
+        }
+    }
+
+    /// Whether a server shares a room with us or is a contact. Until that is known, all are that we
+    /// were told of.
+    pub(crate) fn is_trusted(&self, name: &ServerName) -> bool {
+        self.trusted.as_ref().is_none_or(|trusted| trusted.contains(name))
+    }
+
+    /// The peers of trusted servers, once it is known which they are.
+    pub(crate) fn trusted_peers(&self) -> HashSet<PeerId> {
+        let names = self.trusted.iter().flatten();
+        let servers = names.filter_map(|name| self.servers.get(name));
+        servers.flat_map(|server| server.peers.iter().copied()).collect()
+    }
+
+    /// Whether a connected peer belongs to a trusted server.
+    pub(crate) fn is_friend(&self, peer: &Peer) -> bool {
+        peer.standing.server().is_some_and(|server| self.is_trusted(server))
     }
 
     /// Remembers keys that were verified, if they are the newest, and the peers they name. Gives
@@ -79,8 +112,10 @@ impl Book {
             let server = Server { keys: keys.clone(), peers, unreachable_until: None };
             self.servers.insert(name.to_owned(), server);
         }
-        for peer in self.peers_of(name).to_vec() {
-            self.want(peer);
+        if self.is_trusted(name) {
+            for peer in self.peers_of(name).to_vec() {
+                self.want(peer);
+            }
         }
         true
     }
@@ -134,10 +169,12 @@ impl Book {
         self.entry(id).revive(dial_at);
     }
 
-    /// Notes that our own network changed: all wanted peers are dialed without waiting.
+    /// Notes that our own network changed: all wanted peers are dialed without waiting, and those
+    /// behind relays are tried directly.
     pub(crate) fn network_changed(&mut self, now: Instant) {
         for peer in self.peers.values_mut().filter(|peer| peer.wanted) {
             peer.revive(now);
+            peer.plan_upgrade(now);
         }
     }
 
@@ -153,12 +190,15 @@ impl Book {
         id: PeerId,
         addresses: impl IntoIterator<Item = Multiaddr>,
     ) -> Vec<Multiaddr> {
-        let loopback = self.loopback;
-        let usable = |address: &Multiaddr| address::is_usable(address, loopback);
+        let (scope, local) = (self.scope, self.local);
+        // Through ourselves we reach nobody.
+        let is_usable = |address: &Multiaddr| {
+            scope.is_believable(address) && relay_of(address).is_none_or(|relay| relay != local)
+        };
         let kept: Vec<_> = addresses
             .into_iter()
             .map(address::without_peer)
-            .filter(usable)
+            .filter(is_usable)
             .take(peer::MAX_ADDRESSES)
             .collect();
         let peer = self.entry(id);
@@ -166,6 +206,42 @@ impl Book {
             peer.add_address(address.clone());
         }
         kept
+    }
+
+    /// Remembers an address that the configuration names, which may be a name, and keeps its peer.
+    pub(crate) fn configure(&mut self, id: PeerId, address: Multiaddr) {
+        let is_usable = self.scope.may_dial(&address);
+        let peer = self.entry(id);
+        if is_usable {
+            peer.add_address(address);
+        }
+        peer.configured = true;
+        peer.wanted = true;
+    }
+
+    /// Remembers an address at which the configuration enters the DHT; its peer is not kept.
+    pub(crate) fn add_entry(&mut self, id: PeerId, address: Multiaddr) {
+        if self.scope.may_dial(&address) {
+            self.entry(id).add_address(address);
+        }
+    }
+
+    /// Takes a signed record of a peer's addresses. Gives the server that lists the peer and the
+    /// addresses that can be used, when the record is newer than what we had.
+    pub(crate) fn take_record(
+        &mut self,
+        id: PeerId,
+        seq: u64,
+        addresses: Vec<Multiaddr>,
+    ) -> Option<(OwnedServerName, Vec<Multiaddr>)> {
+        let (server, _) = self.servers.iter().find(|(_, server)| server.peers.contains(&id))?;
+        let server = server.clone();
+        let known = self.entry(id);
+        if seq <= known.record {
+            return None;
+        }
+        known.record = seq;
+        Some((server, self.add_addresses(id, addresses)))
     }
 
     /// A peer's entry, if there is one.
@@ -196,17 +272,29 @@ impl Book {
     }
 
     /// Notes a connection. Gives `true` when it is the first one of its peer.
-    pub(crate) fn connected(
-        &mut self,
-        id: PeerId,
-        connection: ConnectionId,
-        address: Multiaddr,
-    ) -> bool {
+    pub(crate) fn connected(&mut self, id: PeerId, connection: Connection) -> bool {
         let peer = self.entry(id);
-        peer.connections.push((connection, address));
+        peer.used_at = Some(connection.since);
+        peer.connections.push(connection);
         peer.dialing = false;
         peer.rested();
         peer.connections.len() == 1
+    }
+
+    /// Notes that a peer is of use.
+    pub(crate) fn used(&mut self, id: &PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.used_at = Some(now);
+        }
+    }
+
+    /// Peers that are reached through a relay and are to be tried directly now, at most `most`.
+    pub(crate) fn due_upgrades(&mut self, now: Instant, most: usize) -> Vec<PeerId> {
+        let due = self.peers.iter_mut().filter_map(|(id, peer)| {
+            let is_due = peer.upgrade_at.is_some() && peer.take_upgrade(now);
+            is_due.then_some(*id)
+        });
+        due.take(most).collect()
     }
 
     /// Notes the end of a connection.
@@ -217,8 +305,9 @@ impl Book {
         now: Instant,
     ) -> Gone {
         let Some(peer) = self.peers.get_mut(&id) else { return Gone::NotYet };
-        peer.connections.retain(|(other, _)| *other != connection);
+        peer.connections.retain(|other| other.id != connection);
         if peer.is_connected() {
+            peer.plan_upgrade(now);
             return Gone::NotYet;
         }
         let announced = peer.end(now);
@@ -247,10 +336,12 @@ impl Book {
         Some(newest)
     }
 
-    /// Peers to dial now, at most `most`; each is planned again before it is given.
-    pub(crate) fn due_dials(&mut self, now: Instant, most: usize) -> Vec<PeerId> {
+    /// Peers to dial now, at most `most`; each is planned again before it is given. With `only_own`
+    /// only those that the configuration names.
+    pub(crate) fn due_dials(&mut self, now: Instant, most: usize, only_own: bool) -> Vec<PeerId> {
         let due = self.peers.iter_mut().filter(|(_, peer)| peer.is_due(now));
-        due.take(most)
+        due.filter(|(_, peer)| peer.configured || !only_own)
+            .take(most)
             .map(|(id, peer)| {
                 peer.plan_again(now);
                 *id

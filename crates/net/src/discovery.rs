@@ -9,6 +9,8 @@ use tokio::{
     time::{Duration, Instant},
 };
 
+use crate::dht::Dht;
+
 /// Searches at once.
 const MAX_LOOKUPS: usize = 64;
 
@@ -40,6 +42,9 @@ pub(crate) fn server_string(name: &ServerName) -> String {
     format!("p2p:{name}")
 }
 
+/// The string under which relays advertise themselves that serve everybody.
+pub(crate) const RELAY_STRING: &str = "p2p:relay";
+
 /// The peer that a string names by itself: `/p2p/<PeerId>`.
 pub(crate) fn named_peer(text: &str) -> Option<PeerId> {
     text.strip_prefix("/p2p/")?.parse().ok()
@@ -52,13 +57,18 @@ pub(crate) enum Purpose {
     Find(oneshot::Sender<Vec<ServerKeys>>),
     /// A request waits for this server.
     Reach(OwnedServerName),
+    /// We need a relay.
+    Relay,
 }
+
+/// A query in one of the two Kademlias, which number theirs each by itself.
+pub(crate) type Query = (Dht, kad::QueryId);
 
 /// One search.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    /// The query, while it runs.
-    query: Option<kad::QueryId>,
+    /// The queries that run.
+    pub(crate) queries: Vec<Query>,
     pub(crate) purpose: Purpose,
     pub(crate) found: Vec<PeerId>,
     deadline: Instant,
@@ -74,24 +84,24 @@ impl Lookups {
     }
 
     /// Starts a search. `found` are the peers that are meant, if they are known by now.
-    pub(crate) fn start(&mut self, query: kad::QueryId, purpose: Purpose, found: Vec<PeerId>) {
+    pub(crate) fn start(&mut self, queries: Vec<Query>, purpose: Purpose, found: Vec<PeerId>) {
         let deadline = Instant::now() + LOOKUP_TIMEOUT;
-        self.0.push(Lookup { query: Some(query), purpose, found, deadline });
+        self.0.push(Lookup { queries, purpose, found, deadline });
     }
 
     /// Whether a search is after this peer.
-    pub(crate) fn is_about(&self, query: kad::QueryId, peer: &PeerId) -> bool {
-        let asking = self.0.iter().find(|lookup| lookup.query == Some(query));
+    pub(crate) fn is_about(&self, query: Query, peer: &PeerId) -> bool {
+        let asking = self.0.iter().find(|lookup| lookup.queries.contains(&query));
         asking.is_some_and(|lookup| lookup.found.contains(peer))
     }
 
     /// Adds peers that a query found; gives those that are new to it.
     pub(crate) fn found(
         &mut self,
-        query: kad::QueryId,
+        query: Query,
         peers: impl IntoIterator<Item = PeerId>,
     ) -> Vec<PeerId> {
-        let asking = self.0.iter_mut().find(|lookup| lookup.query == Some(query));
+        let asking = self.0.iter_mut().find(|lookup| lookup.queries.contains(&query));
         let Some(Lookup { found, .. }) = asking else { return Vec::new() };
         let known = found.len();
         for peer in peers {
@@ -103,10 +113,21 @@ impl Lookups {
     }
 
     /// Notes that a query ended.
-    pub(crate) fn ended(&mut self, query: kad::QueryId) {
-        for lookup in self.0.iter_mut().filter(|lookup| lookup.query == Some(query)) {
-            lookup.query = None;
+    pub(crate) fn ended(&mut self, query: Query) {
+        for lookup in &mut self.0 {
+            lookup.queries.retain(|running| *running != query);
         }
+    }
+
+    /// Whether a query is after relays.
+    pub(crate) fn seeks_relay(&self, query: Query) -> bool {
+        let asking = self.0.iter().find(|lookup| lookup.queries.contains(&query));
+        asking.is_some_and(|lookup| matches!(lookup.purpose, Purpose::Relay))
+    }
+
+    /// Whether a relay is being looked for.
+    pub(crate) fn is_seeking_relay(&self) -> bool {
+        self.0.iter().any(|lookup| matches!(lookup.purpose, Purpose::Relay))
     }
 
     /// Whether a search for this server is under way.
@@ -116,15 +137,20 @@ impl Lookups {
             .any(|lookup| matches!(&lookup.purpose, Purpose::Reach(other) if other == name))
     }
 
-    /// Takes out the searches that are over: their query ended and none of the peers they found is
-    /// pending, or their time is up.
+    /// Takes out the searches that are over: none of the peers they found is pending, and their
+    /// queries ended, or only that of the public Kademlia runs and somebody was found before; or
+    /// their time is up.
     pub(crate) fn settled(
         &mut self,
         now: Instant,
         is_pending: impl Fn(&PeerId) -> bool,
+        is_verified: impl Fn(&PeerId) -> bool,
     ) -> Vec<Lookup> {
         let is_over = |lookup: &mut Lookup| {
-            let is_done = lookup.query.is_none() && !lookup.found.iter().any(&is_pending);
+            let has_found = lookup.found.iter().any(&is_verified);
+            let mut running = lookup.queries.iter();
+            let is_enough = running.all(|(dht, _)| *dht == Dht::Wan && has_found);
+            let is_done = is_enough && !lookup.found.iter().any(&is_pending);
             is_done || lookup.deadline <= now
         };
         self.0.extract_if(.., is_over).collect()

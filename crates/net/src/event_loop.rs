@@ -1,12 +1,19 @@
 //! The one task that owns the swarm. It never waits for anything but its next event: what takes
 //! time runs in tasks of its own and comes back as an event.
 
+mod addresses;
+mod advertising;
 mod commands;
 mod connections;
 mod frames;
 mod listening;
+mod paths;
+mod relays;
 mod reports;
 mod searches;
+mod status;
+mod trimming;
+mod verifying;
 mod waiting;
 
 use std::{collections::HashMap, future::Future, pin::pin};
@@ -19,7 +26,7 @@ use messagehub_homeserver::{
 };
 use messagehub_protocol::server_keys::ServerKeys;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::{Duration, Instant},
 };
@@ -29,9 +36,12 @@ use crate::{
     behaviour::{self, Behaviour, BehaviourEvent},
     book::Book,
     config::{NetConfig, StartError},
+    dht::Dht,
     discovery::Lookups,
     gossip::{Topics, Verdicts},
     metrics::Metrics,
+    reach::Reach,
+    relaying::Clients,
     requests::{
         Job, PeerService,
         client::Sessions,
@@ -40,8 +50,11 @@ use crate::{
     },
     streams::{self, InboundStream, StreamLimits},
 };
+use addresses::OwnAddresses;
+use advertising::Advertising;
+use relays::Relays;
 use reports::Reports;
-use waiting::Waiting;
+use waiting::{Bulk, Waiting};
 
 /// Streams of peers that are served at once. A peer needs one.
 const MAX_SERVED: usize = 1_024;
@@ -62,6 +75,13 @@ pub(crate) enum Done {
     Keys(PeerId, Result<ServerKeys, KeysError>),
 }
 
+/// The way into the session with a peer.
+pub(crate) struct Session {
+    jobs: mpsc::Sender<Job>,
+    /// Changed when there is a better path.
+    path: watch::Sender<u64>,
+}
+
 /// The state of the transport.
 pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<Behaviour>,
@@ -70,16 +90,22 @@ pub(crate) struct EventLoop {
     reports: Reports,
     server: Server,
     sessions: Sessions,
-    /// The way into each connected peer's session.
-    jobs: HashMap<PeerId, mpsc::Sender<Job>>,
+    /// The session with each connected peer.
+    open: HashMap<PeerId, Session>,
     book: Book,
     topics: Topics,
     verdicts: Verdicts,
     lookups: Lookups,
     waiting: Waiting,
-    advertised: Vec<String>,
-    /// When the strings are told again, because new peers came into the table.
-    advertise_at: Option<Instant>,
+    bulk: Bulk,
+    advertising: Advertising,
+    reach: Reach,
+    relays: Relays,
+    own: OwnAddresses,
+    /// Whom our relay serves.
+    clients: Clients,
+    /// When idle connections are looked at again.
+    trim_at: Instant,
     tasks: JoinSet<Done>,
     served: usize,
     clock: Clock,
@@ -102,27 +128,33 @@ impl EventLoop {
     ) -> Result<Self, StartError> {
         let limits = StreamLimits::default();
         let (behaviour, opener, streams) = streams::Behaviour::new(limits, metrics.streams.clone());
-        let swarm = behaviour::swarm(config.seed.keypair(), behaviour, config.mdns)?;
-        let book = Book::new(*swarm.local_peer_id(), config.loopback);
+        let clients = Clients::new(config.relay_service);
+        let swarm = behaviour::swarm(config, behaviour, &clients)?;
+        let now = Instant::now();
         Ok(Self {
-            swarm,
             outbound: port.outbound,
             streams,
             reports: Reports::new(port.inbound, metrics.clone()),
             server: Server::new(service, metrics.clone(), Patience::default()),
             sessions: Sessions::new(opener, metrics.clone()),
-            jobs: HashMap::new(),
-            book,
+            open: HashMap::new(),
+            book: Book::new(*swarm.local_peer_id(), config.scope()),
             topics: Topics::default(),
             verdicts: Verdicts::default(),
             lookups: Lookups::default(),
             waiting: Waiting::default(),
-            advertised: Vec::new(),
-            advertise_at: None,
+            bulk: Bulk::default(),
+            advertising: Advertising::new(config, now)?,
+            reach: Reach::new(config.scope(), now),
+            relays: Relays::new(config)?,
+            own: OwnAddresses::new(config),
+            clients,
+            trim_at: now,
             tasks: JoinSet::new(),
             served: 0,
             clock: config.clock.clone(),
             metrics,
+            swarm,
         })
     }
 
@@ -179,9 +211,16 @@ impl EventLoop {
         match event {
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(event),
-            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Lan(event) => self.on_kad(Dht::Lan, event),
+            BehaviourEvent::Wan(event) => self.on_kad(Dht::Wan, event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
+            BehaviourEvent::Relay(event) => self.on_relay(&event),
+            BehaviourEvent::Dcutr(event) => self.on_upgrade(event),
+            BehaviourEvent::AutonatClient(event) => self.on_tested(&event),
+            BehaviourEvent::AutonatServer(_) => {}
+            BehaviourEvent::Upnp(event) => self.on_upnp(event),
             BehaviourEvent::Limits(never) | BehaviourEvent::Streams(never) => match never {},
         }
     }
@@ -201,12 +240,19 @@ impl EventLoop {
         self.dial_planned(now);
         self.ask_again(now);
         self.announce_late(now);
+        self.look_at_reach(now);
+        self.look_for_relays(now);
+        self.enter_public_dht(now);
         self.advertise_again(now);
+        self.upgrade_planned(now);
+        self.fail_bulk(now);
+        self.trim(now);
         self.settle(now);
     }
 
     fn serve(&mut self, stream: InboundStream) {
         self.served += 1;
+        self.book.used(&stream.peer, Instant::now());
         let serving = self.server.clone().serve(stream);
         self.tasks.spawn(async move {
             serving.await;

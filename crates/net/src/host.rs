@@ -52,6 +52,7 @@ where
     let mut event_loop = EventLoop::new(config, service, Port { outbound, inbound }, metrics)?;
     event_loop.listen(config.listen_on()?).await?;
     event_loop.bootstrap(config.bootstrap()?);
+    event_loop.configure_relays(config.relays()?);
     Ok(Host { event_loop })
 }
 

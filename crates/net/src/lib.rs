@@ -8,14 +8,24 @@
 mod behaviour;
 mod book;
 mod config;
+mod dht;
 mod discovery;
 mod event_loop;
 mod gossip;
 mod host;
 mod metrics;
+mod private_network;
+mod reach;
+mod records;
+mod relaying;
 mod requests;
+mod scope;
+mod scoped;
 mod streams;
+mod transport;
 
-pub use config::{NetConfig, Seed, StartError, Switch};
+pub use config::{NetConfig, RelayService, Seed, StartError, Switch};
+pub use dht::PUBLIC_BOOTSTRAP_PEERS;
 pub use host::{Host, start};
+pub use private_network::PrivateNetwork;
 pub use requests::{BoxError, RequestBody};

@@ -1,6 +1,7 @@
 //! What the transport counts. The node gives the registry; everything here is a shared atomic.
 
 use libp2p::gossipsub::MessageAcceptance;
+use messagehub_homeserver::peers::Reachability;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -28,6 +29,18 @@ pub(crate) struct Metrics {
     pub(crate) refused: Family<RefusedLabels, Counter>,
     /// Reports to the homeserver that were dropped because its queue was full.
     pub(crate) reports_dropped: Counter,
+    /// How others reach us: 1 at what it is, 0 elsewhere.
+    pub(crate) reachability: Family<ReachabilityLabels, Gauge>,
+    /// What happened at relays, ours and those of others.
+    pub(crate) relays: Family<RelayLabels, Counter>,
+    /// Attempts at a direct connection in place of a relayed one, by how they ended.
+    pub(crate) upgrades: Family<UpgradeLabels, Counter>,
+    /// Peers in our table of the public DHT.
+    pub(crate) dht_peers: Gauge,
+    /// Signed records of addresses that were believed.
+    pub(crate) records: Counter,
+    /// Signed records that are none.
+    pub(crate) records_refused: Counter,
 }
 
 /// The counters of the stream behaviour.
@@ -89,6 +102,67 @@ pub(crate) enum RequestOutcome {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReachabilityLabels {
+    kind: ReachabilityKind,
+}
+
+/// How others reach us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum ReachabilityKind {
+    Unknown,
+    Public,
+    Mapped,
+    Relayed,
+    Unreachable,
+}
+
+impl ReachabilityKind {
+    const ALL: [Self; 5] =
+        [Self::Unknown, Self::Public, Self::Mapped, Self::Relayed, Self::Unreachable];
+}
+
+impl From<&Reachability> for ReachabilityKind {
+    fn from(reachability: &Reachability) -> Self {
+        match reachability {
+            Reachability::Unknown => Self::Unknown,
+            Reachability::Public { .. } => Self::Public,
+            Reachability::Mapped { .. } => Self::Mapped,
+            Reachability::Private { relays } if relays.is_empty() => Self::Unreachable,
+            Reachability::Private { .. } => Self::Relayed,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RelayLabels {
+    event: RelayEvent,
+}
+
+/// What happened at a relay: at ours, or about our place at another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum RelayEvent {
+    ReservationAccepted,
+    ReservationDenied,
+    CircuitAccepted,
+    CircuitDenied,
+    CircuitClosed,
+    PlaceKept,
+    PlaceLost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct UpgradeLabels {
+    outcome: UpgradeOutcome,
+}
+
+/// How an attempt at a direct connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum UpgradeOutcome {
+    Direct,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RefusedLabels {
     reason: Refusal,
 }
@@ -124,7 +198,37 @@ impl Metrics {
         all.register("served", "Requests of peers that reached the router", served);
         all.register("refused", "What peers were refused, by reason", refused);
         all.register("reports_dropped", "Reports lost to a full queue", reports_dropped);
+        metrics.register_paths(all);
         metrics
+    }
+
+    fn register_paths(&self, all: &mut Registry) {
+        let Self { reachability, relays, upgrades, dht_peers, .. } = self.clone();
+        all.register("reachability", "How others reach this node: 1 at what it is", reachability);
+        all.register("relay", "What happened at relays, by event", relays);
+        all.register("upgrades", "Tries to replace relayed connections, by outcome", upgrades);
+        all.register("public_dht_peers", "Peers in the table of the public DHT", dht_peers);
+        let Self { records, records_refused, .. } = self.clone();
+        all.register("records", "Signed records of addresses believed", records);
+        all.register("records_refused", "Signed records of addresses that are none", records_refused);
+        self.reachability(&Reachability::Unknown);
+    }
+
+    pub(crate) fn reachability(&self, reachability: &Reachability) {
+        let now = ReachabilityKind::from(reachability);
+        for kind in ReachabilityKind::ALL {
+            let gauge = self.reachability.get_or_create(&ReachabilityLabels { kind });
+            gauge.set(i64::from(kind == now));
+        }
+    }
+
+    pub(crate) fn relay(&self, event: RelayEvent) {
+        self.relays.get_or_create(&RelayLabels { event }).inc();
+    }
+
+    pub(crate) fn upgrade(&self, is_done: bool) {
+        let outcome = if is_done { UpgradeOutcome::Direct } else { UpgradeOutcome::Failed };
+        self.upgrades.get_or_create(&UpgradeLabels { outcome }).inc();
     }
 
     pub(crate) fn frame(&self, outcome: FrameOutcome) {

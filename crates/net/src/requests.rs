@@ -44,6 +44,10 @@ const MAX_HEADER_BYTES: u32 = 32 * 1024;
 /// How often a connection with requests in flight is probed, and how long the answer may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 
+/// Where files are asked for.
+const MEDIA_PATHS: [&str; 2] =
+    ["/_matrix/federation/v1/media/", "/_matrix/federation/unstable/net.messagehub/media/"];
+
 /// One request on its way to one peer.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -59,6 +63,13 @@ type Reply = oneshot::Sender<Result<http::Response<Bytes>, RequestError>>;
 impl Job {
     pub(crate) fn new(request: http::Request<Bytes>, reply: Reply) -> Self {
         Self { request, reply, broken: 0 }
+    }
+
+    /// Whether the answer is a file: it waits for a direct path, since it may be larger than all
+    /// that a relay carries for us.
+    pub(crate) fn is_bulk(&self) -> bool {
+        let path = self.request.uri().path();
+        MEDIA_PATHS.iter().any(|prefix| path.starts_with(prefix))
     }
 
     /// Gives the job up. Whoever asked may have gone; then nobody needs the reason.

@@ -8,6 +8,7 @@ mod read;
 use std::{fmt, net::SocketAddr, path::Path};
 
 use messagehub_homeserver::{DEFAULT_MAX_UPLOAD_BYTES, RateLimits, Registration};
+use messagehub_net::{PrivateNetwork, RelayService};
 use ruma::RoomVersionId;
 
 pub(crate) use keys::KEYS;
@@ -21,8 +22,17 @@ pub(crate) struct Config {
     pub(crate) admin_listen: ListenAddress,
     /// Multiaddresses libp2p listens on; empty = every interface, one remembered port.
     pub(crate) libp2p_listen: Vec<String>,
-    /// Peers to keep connected, as multiaddresses with their PeerId.
-    pub(crate) bootstrap_peers: Vec<String>,
+    /// Peers to keep connected and to enter the public DHT through, as multiaddresses with their
+    /// PeerId; `None` = those of the public DHT, unless the node keeps to itself.
+    pub(crate) bootstrap_peers: Option<Vec<String>>,
+    /// Those who share this secret are the network.
+    pub(crate) private_network: Option<PrivateNetwork>,
+    /// Relays to use while nobody can dial this node, as multiaddresses with their PeerId.
+    pub(crate) static_relays: Vec<String>,
+    /// Whom this node relays for.
+    pub(crate) relay_service: RelayService,
+    /// Whether the router is asked to forward our port.
+    pub(crate) upnp: bool,
     /// Whether nodes of the same LAN are looked for by multicast DNS.
     pub(crate) mdns: bool,
     /// Who may create an account.
@@ -68,7 +78,11 @@ impl Default for Config {
             listen: ListenAddress::Default,
             admin_listen: ListenAddress::Default,
             libp2p_listen: Vec::new(),
-            bootstrap_peers: Vec::new(),
+            bootstrap_peers: None,
+            private_network: None,
+            static_relays: Vec::new(),
+            relay_service: RelayService::default(),
+            upnp: true,
             mdns: true,
             registration: Registration::Closed,
             discoverable: true,

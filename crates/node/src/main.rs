@@ -3,6 +3,7 @@
 
 mod accounts;
 mod admin;
+mod backlog;
 mod cli;
 mod commands;
 mod config;
@@ -10,6 +11,7 @@ mod data_dir;
 mod listen;
 mod metrics;
 mod observability;
+mod reachability;
 mod run;
 mod serve;
 mod status;

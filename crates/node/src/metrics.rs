@@ -31,11 +31,21 @@ const COUNTERS: &[Entry] = &[
     ("frames_accepted", "Frames of other servers that were accepted", |c| &c.frames_accepted),
     ("frames_ignored", "Frames that were of no use, by nobody's fault", |c| &c.frames_ignored),
     ("frames_rejected", "Frames that any honest peer could see to be bad", |c| &c.frames_rejected),
+    ("frames_limited", "Frames not looked at, because too many came", |c| &c.frames_limited),
+    ("room_keys_made", "Room keys of ours that were made", |c| &c.room_keys_made),
+    ("room_keys_asked", "Times a member was asked for a room key", |c| &c.room_keys_asked),
+    ("room_keys_given", "Room keys given to members", |c| &c.room_keys_given),
     ("frames_dropped", "Frames of ours that did not fit the queue", |c| &c.frames_dropped),
     ("requests_refused", "Requests of other servers that were refused", |c| &c.requests_refused),
     ("events_repaired", "Events fetched because gossip did not bring them", |c| &c.events_repaired),
     ("heads_exchanges", "Comparisons of heads with other servers", |c| &c.heads_exchanges),
     ("outbox_deliveries", "Deliveries from the outbox", |c| &c.outbox_deliveries),
+    ("edus_ignored", "EDUs that could not be read, or of an unknown type", |c| &c.edus_ignored),
+    ("outbox_refusals", "Deliveries that were refused for good", |c| &c.outbox_refusals),
+    ("relayed_requests", "Requests of ours that others carried", |c| &c.relayed_requests),
+    ("relays_carried", "Requests of others that were carried", |c| &c.relays_carried),
+    ("relays_refused", "Requests of others that were not carried", |c| &c.relays_refused),
+    ("relays_taken", "Requests that came through others", |c| &c.relays_taken),
 ];
 
 impl Collector for HomeserverMetrics {

@@ -4,9 +4,10 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::{Config, LogFormat};
 
-/// Dependencies whose warnings are ordinary life here: a node that is alone on its network, and
-/// events that a room's rules refuse.
-const QUIET: &str = "libp2p_kad=error,libp2p_mdns=error,ruma_state_res=error";
+/// Dependencies whose warnings are ordinary life here: a node that is alone on its network, peers
+/// that cannot be dialed back, and events that a room's rules refuse.
+const QUIET: &str = "libp2p_autonat=error,libp2p_dcutr=error,libp2p_kad=error,libp2p_mdns=error,\
+                     libp2p_relay=error,libp2p_upnp=error,ruma_state_res=error";
 
 /// The crates of this project.
 const OURS: [&str; 5] =

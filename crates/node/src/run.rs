@@ -30,7 +30,7 @@ pub(crate) async fn run(config: &Config, data: &DataDir) -> Result<(), AnyError>
     let mut registry = Registry::default();
     metrics::register(&mut registry, &hs);
     let (inbound_tx, inbound) = mpsc::channel(INBOUND_CAPACITY);
-    let net = wiring::net_config(config, data, &seeds);
+    let net = wiring::net_config(config, data, &seeds, hs.server_name());
     let federation = messagehub_api::server::router(hs.clone());
     let host = messagehub_net::start(&net, federation, outbound, inbound_tx, &mut registry).await?;
 

@@ -1,9 +1,14 @@
 //! What `messagehub status` and `messagehub peers` show: gathered by the running node, sent as
 //! JSON over the admin address.
 
-use messagehub_homeserver::{Homeserver, heads, user_directory};
+use messagehub_homeserver::{Homeserver, heads, peers::{Path, PeerStatus, Transport}, user_directory};
 use messagehub_store::StoreError;
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    backlog::{self, Backlog},
+    reachability::{self, Reachability},
+};
 
 /// How the node is reached, and how it stands with its peers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,8 +21,14 @@ pub(crate) struct Status {
     pub(crate) peer_id: String,
     /// Multiaddresses we listen on.
     pub(crate) addresses: Vec<String>,
+    /// How others reach us.
+    pub(crate) reachability: Reachability,
     /// Connected peers.
     pub(crate) peers: Vec<Peer>,
+    /// What waits for other servers.
+    pub(crate) outbox: Backlog,
+    /// When all this was so, in milliseconds since the Unix epoch.
+    pub(crate) at: u64,
 }
 
 /// One connected peer.
@@ -29,6 +40,10 @@ pub(crate) struct Peer {
     pub(crate) server_name: Option<String>,
     /// `direct` or `relayed`.
     pub(crate) path: String,
+    /// The relay, where the path goes through one that is known.
+    pub(crate) relay: Option<String>,
+    /// `tcp` or `quic`; of a relayed path, the way to the relay, where that is known.
+    pub(crate) transport: Option<String>,
     /// The multiaddress in use.
     pub(crate) address: String,
     /// The last round trip, in milliseconds.
@@ -50,11 +65,13 @@ pub(crate) async fn gather(hs: &Homeserver) -> Result<Status, StoreError> {
             Some(server) => Some(heads::standing(hs, server).await?),
             None => None,
         };
-        let relayed = peer.address.contains("/p2p-circuit");
+        let (path, relay, transport) = way(&peer);
         peers.push(Peer {
             peer_id: peer.peer_id,
             server_name: peer.server.map(|server| server.to_string()),
-            path: if relayed { "relayed" } else { "direct" }.to_owned(),
+            path: path.to_owned(),
+            relay,
+            transport: transport.map(str::to_owned),
             address: peer.address,
             latency_ms: peer.latency.map(|latency| latency.as_secs_f64() * 1000.0),
             shared_rooms: standing.as_ref().map_or(0, |standing| standing.shared_rooms),
@@ -67,8 +84,24 @@ pub(crate) async fn gather(hs: &Homeserver) -> Result<Status, StoreError> {
         names: user_directory::names(hs).await?,
         peer_id: net.peer_id,
         addresses: net.addresses,
+        reachability: reachability::of(net.reachability, net.nat),
         peers,
+        outbox: backlog::gather(hs).await?,
+        at: hs.clock.now_ms(),
     })
+}
+
+/// Which way the connection with a peer goes: path, relay, and what carries it.
+fn way(peer: &PeerStatus) -> (&'static str, Option<String>, Option<&'static str>) {
+    let (path, relay) = match &peer.path {
+        Path::Direct => ("direct", None),
+        Path::Relayed { relay } => ("relayed", relay.clone()),
+    };
+    let transport = peer.transport.map(|transport| match transport {
+        Transport::Tcp => "tcp",
+        Transport::Quic => "quic",
+    });
+    (path, relay, transport)
 }
 
 impl Status {
@@ -78,7 +111,9 @@ impl Status {
         lines.extend(self.names.iter().map(|name| format!("found as     {name}")));
         lines.push(format!("peer id      {}", self.peer_id));
         lines.extend(self.addresses.iter().map(|address| format!("listening    {address}")));
+        lines.extend(self.reachability.human());
         lines.push(format!("peers        {}", self.peers.len()));
+        lines.extend(self.outbox.human(self.at));
         lines.join("\n")
     }
 
@@ -102,8 +137,18 @@ impl Peer {
             (behind, Some(_)) => format!("{behind} rooms not in sync"),
         };
         format!(
-            "{name}\n  peer id {}\n  path    {}, {}\n  latency {latency}\n  rooms   {} shared, {sync}",
-            self.peer_id, self.path, self.address, self.shared_rooms
+            "{name}\n  peer id {}\n  path    {}\n  latency {latency}\n  rooms   {} shared, {sync}",
+            self.peer_id,
+            self.human_path(),
+            self.shared_rooms
         )
+    }
+
+    fn human_path(&self) -> String {
+        let by = self.transport.as_deref().map(|by| format!(" over {by}")).unwrap_or_default();
+        match &self.relay {
+            Some(relay) => format!("{}{by} through {relay}", self.path),
+            None => format!("{}{by}, {}", self.path, self.address),
+        }
     }
 }

@@ -84,6 +84,8 @@ pub enum AuthRule {
     PowerLevels,
     /// `m.room.redaction` until version 2.
     Redaction,
+    /// No authorization rule: the room's policy server has not recommended the event.
+    Policy,
 }
 
 impl fmt::Display for AuthViolation {

@@ -12,11 +12,15 @@ use ruma::{
     signatures::{Ed25519KeyPair, KeyPair as _},
 };
 use sha2::{Digest as _, Sha256};
+use x25519_dalek::{X25519_BASEPOINT_BYTES, x25519};
 
 use crate::identity::ServerKey;
 
 /// Bytes of an Ed25519 signature.
 pub const SIGNATURE_BYTES: usize = 64;
+
+/// Bytes of an X25519 public key, of its secret, and of what two of them agree on.
+pub const AGREEMENT_BYTES: usize = 32;
 
 /// Bytes of the hash of a public key that make its id: 16 characters of base32. An id only has to
 /// differ from the other ids of one server.
@@ -57,6 +61,18 @@ impl PublicKey {
     /// signature are checked, and so the dearer strict check would add nothing.
     pub fn verifies(&self, message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
         self.0.verify(message, &Signature::from_bytes(signature)).is_ok()
+    }
+
+    /// Agrees on a secret with the holder of this key, by X25519 with the Montgomery form of the
+    /// same point. Gives the public key of `secret`, which the holder needs, and what is agreed
+    /// on; `None` where that would be known to everybody.
+    pub(crate) fn agree(
+        &self,
+        secret: &[u8; AGREEMENT_BYTES],
+    ) -> Option<([u8; AGREEMENT_BYTES], [u8; AGREEMENT_BYTES])> {
+        let public = x25519(*secret, X25519_BASEPOINT_BYTES);
+        let shared = x25519(*secret, self.0.to_montgomery().to_bytes());
+        (shared != [0; AGREEMENT_BYTES]).then_some((public, shared))
     }
 
     /// The id that a verify key has in `server_keys`: `ed25519:` and 16 characters derived from
@@ -107,6 +123,19 @@ impl IdentityKey {
     pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
         self.signing_key.sign(message).to_bytes()
     }
+
+    /// The key by which this server recommends events where it is a room's policy server. It follows
+    /// from the identity key, so that it need not be kept, and tells nothing about it.
+    ///
+    /// Spec: Server-Server API, "Validating Policy Server signatures": it should not be the key that
+    /// the server publishes.
+    pub fn policy_key(&self) -> VerifyKey {
+        let seed = Sha256::new()
+            .chain_update(b"net.messagehub policy server key v1\0")
+            .chain_update(self.signing_key.as_bytes())
+            .finalize();
+        VerifyKey::from_seed(&seed.into())
+    }
 }
 
 impl fmt::Debug for IdentityKey {
@@ -118,6 +147,7 @@ impl fmt::Debug for IdentityKey {
 /// The secret key that signs a server's events, requests and frames.
 pub struct VerifyKey {
     pair: Ed25519KeyPair,
+    signing_key: SigningKey,
     public_key: PublicKey,
     key_id: OwnedServerSigningKeyId,
 }
@@ -125,13 +155,14 @@ pub struct VerifyKey {
 impl VerifyKey {
     /// Makes the key from its 32-byte seed, which is the whole secret.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        let public_key = PublicKey(SigningKey::from_bytes(seed).verifying_key());
+        let signing_key = SigningKey::from_bytes(seed);
+        let public_key = PublicKey(signing_key.verifying_key());
         let key_id = public_key.key_id();
         let version = key_id.key_name().to_string();
         #[expect(clippy::expect_used, reason = "fails only for another algorithm or length")]
         let pair = Ed25519KeyPair::new(ed25519_dalek::pkcs8::ALGORITHM_OID, seed, None, version)
             .expect("32 bytes are an Ed25519 seed");
-        Self { pair, public_key, key_id }
+        Self { pair, signing_key, public_key, key_id }
     }
 
     /// The id in `server_keys` and in signatures, `ed25519:…`.
@@ -147,6 +178,16 @@ impl VerifyKey {
     /// The public key, ready to verify with.
     pub fn as_public_key(&self) -> &PublicKey {
         &self.public_key
+    }
+
+    /// What is agreed on with the holder of the secret of `ephemeral`, an X25519 public key: the
+    /// other end of [`PublicKey::agree`].
+    pub(crate) fn agree(
+        &self,
+        ephemeral: &[u8; AGREEMENT_BYTES],
+    ) -> Option<[u8; AGREEMENT_BYTES]> {
+        let shared = x25519(self.signing_key.to_scalar_bytes(), *ephemeral);
+        (shared != [0; AGREEMENT_BYTES]).then_some(shared)
     }
 
     /// The key as ruma's signing functions take it.

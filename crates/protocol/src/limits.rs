@@ -108,4 +108,38 @@ pub const MAX_HEADS_ROOMS: usize = 100;
 /// joins them all.
 pub const MAX_HEADS_PER_ROOM: usize = MAX_PREV_EVENTS;
 
+/// Most signed address records in one heads request or answer; the rest comes with the next.
+pub const MAX_RECORDS: usize = 64;
+
+/// Largest signed address record in bytes: sixteen addresses, some of them through relays.
+pub const MAX_RECORD_BYTES: usize = 1_024;
+
+/// Largest request, as JSON, that travels through another server, in bytes: transactions of ordinary
+/// events; larger ones wait for a path.
+pub const MAX_RELAYED_REQUEST_BYTES: usize = 1024 * 1024;
+
+/// Largest answer, as JSON, that comes back through another server, in bytes: a hundred events of
+/// ordinary size with their keys, and what the carrier holds for each.
+pub const MAX_RELAYED_ANSWER_BYTES: usize = 2 * 1024 * 1024;
+
+/// What sealing adds to a frame, in bytes: version, key id, nonce and tag.
+pub const SEALED_OVERHEAD_BYTES: usize = 1 + 20 + 24 + 16;
+
+/// Largest sealed frame in bytes: the largest frame, sealed.
+pub const MAX_SEALED_FRAME_BYTES: usize = MAX_FRAME_BYTES + SEALED_OVERHEAD_BYTES;
+
+/// Most room keys asked for at once: those of a few frames that came together.
+pub const MAX_ROOM_KEYS_ASKED: usize = 64;
+
+/// Most events that whoever passes a room key on must have applied. Those who left the room before
+/// the last so many did are known to have left by all who talk to each other.
+pub const MAX_ROOM_KEY_AFTER: usize = 32;
+
+/// Longest content type and longest file name in a media description, in bytes: what a header
+/// takes.
+pub const MAX_MEDIA_TEXT_BYTES: usize = 255;
+
+/// Largest media description in bytes: two texts whose every character is escaped, and the rest.
+pub const MAX_MEDIA_DESCRIPTION_BYTES: usize = 8 * 1024;
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;

@@ -8,6 +8,7 @@
 //! | 4 | the rules, by its auth events | [`check`] | rejected |
 //! | 5 | the rules, by the state before it | [`check`] | rejected |
 //! | 6 | the rules, by the current state | [`check`] | soft failed |
+//! | 7 | the policy server's signature, where the room uses one | [`check`] | soft failed |
 //!
 //! An event whose ancestors are missing does not come here: there is nothing to judge it by.
 //!
@@ -28,6 +29,7 @@ use ruma::{
 use crate::{
     auth::{self, AuthRule, AuthState, AuthViolation, Basis, PowerLevel, PowerLevels},
     pdu::{Pdu, SignedPdu},
+    policy::{POLICY_EVENT, PolicyServer},
 };
 
 #[cfg(test)]
@@ -55,8 +57,16 @@ pub struct RoomView {
     pub auth_events: Vec<(Arc<Pdu>, Standing)>,
     /// The state before the event: at least the keys of [`auth::needed_state`].
     pub state_before: AuthState,
-    /// The current state, the same keys; `None` where soft failing makes no sense, as for history.
+    /// The current state, the same keys, and `m.room.policy` where the room uses a policy server;
+    /// `None` where soft failing makes no sense, as for history.
     pub current_state: Option<AuthState>,
+}
+
+impl RoomView {
+    /// The policy server that the room uses.
+    pub fn policy(&self) -> Option<PolicyServer> {
+        policy_in(self.current_state.as_ref()?)
+    }
 }
 
 /// What came out.
@@ -119,7 +129,7 @@ impl Judged {
     }
 }
 
-/// Checks 4 to 6.
+/// Checks 4 to 7.
 pub fn check(pdu: SignedPdu, view: &RoomView) -> Judged {
     let pdu = pdu.into_pdu();
     let verdict = judge(&pdu, view);
@@ -180,7 +190,22 @@ fn judge(pdu: &Arc<Pdu>, view: &RoomView) -> Verdict {
     {
         return Verdict::SoftFailed(violation);
     }
-    Verdict::Accepted
+    // 7. By the policy server.
+    match policy_in(current) {
+        Some(policy) if !policy.recommends(pdu, view.rules) => {
+            Verdict::SoftFailed(AuthViolation {
+                basis: Basis::CurrentState,
+                rule: AuthRule::Policy,
+                reason: format!("the policy server {} has not signed it", policy.server()),
+            })
+        }
+        _ => Verdict::Accepted,
+    }
+}
+
+fn policy_in(state: &AuthState) -> Option<PolicyServer> {
+    let key = (StateEventType::from(POLICY_EVENT.to_owned()), String::new());
+    PolicyServer::named_by(state.get(&key)?)
 }
 
 fn agree(keys: &[(StateEventType, String)], a: &AuthState, b: &AuthState) -> bool {

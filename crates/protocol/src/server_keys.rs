@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::{
+    build::Signer,
     canonical::{JsonError, to_canonical},
     identity::ServerNameError,
     keys::{IdentityKey, PublicKey, VerifyKey},
@@ -24,6 +25,7 @@ use crate::{
 };
 
 mod make;
+mod notary;
 mod read;
 
 /// The key id under which the identity key signs.
@@ -163,6 +165,15 @@ impl ServerKeys {
     /// The object in canonical form, signatures included.
     pub fn json(&self) -> &RawValue {
         &self.0.json
+    }
+
+    /// The object with the signature of a notary added: for whoever cannot verify a server by its
+    /// name, and trusts the notary instead.
+    ///
+    /// # Errors
+    /// Never in practice: what was verified once can be read again.
+    pub fn countersigned(&self, notary: Signer<'_>) -> Result<Box<RawValue>, ServerKeysError> {
+        notary::countersigned(self, notary)
     }
 
     /// Whether these replace the others: of two valid objects the later one wins. At equal times

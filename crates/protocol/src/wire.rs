@@ -4,7 +4,11 @@
 
 pub mod frame;
 pub mod heads;
+pub mod media;
+pub mod relayed;
 pub mod request;
+pub mod room_keys;
+pub mod sealed;
 
 mod signed;
 

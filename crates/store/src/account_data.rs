@@ -151,3 +151,14 @@ pub fn changed_at(
         .optional()?;
     Ok(StreamPos(pos.unwrap_or(0)))
 }
+
+/// Forgets all data of a user.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn remove_all(txn: &mut Txn<'_>, user_id: &UserId) -> Result<(), StoreError> {
+    txn.conn()
+        .prepare_cached("DELETE FROM account_data WHERE user_id = ?1")?
+        .execute([user_id.as_str()])?;
+    Ok(())
+}

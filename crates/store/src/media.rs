@@ -31,6 +31,8 @@ pub struct Media {
     pub user_id: Option<String>,
     /// When it came here, or when its address was reserved.
     pub created_ts: MilliSecondsSinceUnixEpoch,
+    /// Of remote media, the description that their own server signed, as it came.
+    pub description: Option<String>,
 }
 
 /// Keeps an item, or the reservation of its address. Gives `false`, and changes
@@ -47,8 +49,9 @@ pub fn insert(
         .conn()
         .prepare_cached(
             "INSERT INTO media
-                 (server_name, media_id, sha256, content_type, filename, size, user_id, created_ts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                 (server_name, media_id, sha256, content_type, filename, size, user_id, created_ts,
+                  description)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -59,7 +62,8 @@ pub fn insert(
             media.filename,
             i64::try_from(media.size).unwrap_or(i64::MAX),
             media.user_id,
-            convert::millis(media.created_ts)
+            convert::millis(media.created_ts),
+            media.description
         ])?;
     Ok(inserted == 1)
 }
@@ -98,7 +102,7 @@ pub fn find(
     let found = snap
         .conn()
         .prepare_cached(
-            "SELECT sha256, content_type, filename, size, user_id, created_ts
+            "SELECT sha256, content_type, filename, size, user_id, created_ts, description
              FROM media WHERE server_name = ?1 AND media_id = ?2",
         )?
         .query_row([server_name.as_str(), media_id], |row| {
@@ -110,6 +114,7 @@ pub fn find(
                 size: size.unsigned_abs(),
                 user_id: row.get(4)?,
                 created_ts: convert::read_millis(row, 5)?,
+                description: row.get(6)?,
             })
         })
         .optional()?;

@@ -292,6 +292,30 @@ pub fn share_a_room(
     Ok(select.query_row((other, one, JOIN), |row| row.get(0))?)
 }
 
+/// The events by which users of servers that have no joined user in a room left it or were banned,
+/// at most `limit`, the last first; those of `us` are left out. Costs what there are such users.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn list_departures(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+    us: &ServerName,
+    limit: usize,
+) -> Result<Vec<EventNid>, StoreError> {
+    let us = names::find_server(snap, us)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut select = snap.conn().prepare_cached(
+        "SELECT event FROM memberships m
+         WHERE room = ?1 AND membership IN (0, 1) AND event IS NOT NULL AND server IS NOT ?2
+         AND NOT EXISTS (SELECT 1 FROM memberships j
+                         WHERE j.room = ?1 AND j.membership = ?3 AND j.server = m.server)
+         ORDER BY pos DESC LIMIT ?4",
+    )?;
+    let rows = select.query_map(params![room, us, JOIN, limit], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Whether a server has a joined user in a room.
 ///
 /// # Errors

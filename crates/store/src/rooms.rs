@@ -65,6 +65,7 @@ pub fn of_version(
         ] {
             txn.conn().prepare_cached(sql)?.execute([known.nid])?;
         }
+        txn.note_removed_events();
     }
     insert(txn, room_id, version)
 }

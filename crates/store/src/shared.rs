@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::{
     cache::Cache,
     ids::{EventNid, KeyNid, RoomNid, ServerNid, StreamPos, UserNid},
+    presence::Activity,
     room_state::Pack,
     tokens::Owners,
     unread::UnreadCache,
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) server_keys: Cache<OwnedServerName, ServerKeys>,
     pub(crate) unread: UnreadCache,
     pub(crate) owners: Owners,
+    pub(crate) activity: Activity,
     pub(crate) rooms: Cache<RoomNid, RoomName>,
     pub(crate) keys: Cache<KeyNid, StateKeyName>,
     pub(crate) key_nids: Cache<StateKeyName, KeyNid>,
@@ -79,6 +81,7 @@ impl Shared {
             server_keys: Cache::new(MAX_SERVER_KEYS_BYTES),
             unread: UnreadCache::default(),
             owners: Owners::default(),
+            activity: Activity::default(),
             rooms: Cache::new(MAX_ROOMS),
             keys: Cache::new(MAX_STATE_KEYS),
             key_nids: Cache::new(MAX_STATE_KEYS),

@@ -12,7 +12,9 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::{
-    OpenError, Snapshot, StoreError, StreamPos, Txn, migrations, reader,
+    OpenError, Snapshot, StoreError, StreamPos, Txn, migrations,
+    presence::Activity,
+    reader,
     shared::Shared,
     txn::Counters,
     writer::{self, WriteSession},
@@ -99,7 +101,7 @@ impl Store {
         migrations::run(&mut conn, &path)?;
         let damaged = |error| migrations::as_open_error(error, &path);
         let counters = Counters::load(&conn).map_err(damaged)?;
-        let shared = Arc::new(Shared::new(StreamPos(counters.last)));
+        let shared = Arc::new(Shared::new(StreamPos(counters.given.last)));
         let session = WriteSession::new(conn, Arc::clone(&shared), counters);
         let engine = match mode {
             Mode::Inline => Engine::Inline(Mutex::new(session)),
@@ -167,6 +169,11 @@ impl Store {
             writes: shared.writes.load(Ordering::Relaxed),
             commits: shared.commits.load(Ordering::Relaxed),
         }
+    }
+
+    /// When the local users were last seen; not part of any snapshot.
+    pub fn activity(&self) -> &Activity {
+        &self.inner.shared.activity
     }
 
     pub(crate) fn shared(&self) -> &Shared {

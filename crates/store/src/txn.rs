@@ -11,6 +11,14 @@ use crate::{
     unread::UnreadCache,
 };
 
+/// The last position given out: what events carry needs no other row.
+const LAST_POSITION: &str = "SELECT max(last,
+     (SELECT coalesce(max(pos), 0) FROM events WHERE pos IS NOT NULL)) FROM positions";
+
+/// The lowest position given out, likewise.
+const FIRST_POSITION: &str = "SELECT min(first,
+     (SELECT coalesce(min(pos), 0) FROM events WHERE pos IS NOT NULL)) FROM positions";
+
 /// The database as it was at one moment.
 pub struct Snapshot<'a> {
     conn: &'a Connection,
@@ -41,7 +49,7 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// Fails when the database does.
     pub fn position(&self) -> Result<StreamPos, StoreError> {
-        let mut select = self.conn.prepare_cached("SELECT last FROM positions")?;
+        let mut select = self.conn.prepare_cached(LAST_POSITION)?;
         Ok(select.query_row([], |row| row.get(0))?)
     }
 
@@ -73,14 +81,26 @@ impl<'a> Txn<'a> {
     /// Gives out the next position. Every row a client can see carries one. Positions
     /// have no gaps: those of a closure that fails are given out again.
     pub fn next_pos(&mut self) -> StreamPos {
-        self.counters.last += 1;
-        StreamPos(self.counters.last)
+        self.counters.given.last += 1;
+        StreamPos(self.counters.given.last)
     }
 
     /// Gives out the next position of the past: negative, and lower each time.
     pub fn next_history_pos(&mut self) -> StreamPos {
-        self.counters.first -= 1;
-        StreamPos(self.counters.first)
+        self.counters.given.first -= 1;
+        StreamPos(self.counters.given.first)
+    }
+
+    /// Says that the row of an event carries this position.
+    pub(crate) fn note_carried(&mut self, pos: StreamPos) {
+        let recorded = &mut self.counters.recorded;
+        recorded.last = recorded.last.max(pos.0);
+        recorded.first = recorded.first.min(pos.0);
+    }
+
+    /// Says that events went, so that none may be relied on to carry a position.
+    pub(crate) fn note_removed_events(&mut self) {
+        self.counters.recorded = Positions::default();
     }
 
     /// The last position given out, in this transaction or before it.
@@ -88,7 +108,7 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// Never; it has the form of [`Snapshot::position`].
     pub fn position(&self) -> Result<StreamPos, StoreError> {
-        Ok(StreamPos(self.counters.last))
+        Ok(StreamPos(self.counters.given.last))
     }
 
     pub(crate) fn next_event_nid(&mut self) -> EventNid {
@@ -137,22 +157,31 @@ impl Table {
 /// wrong value. Positions do go back, so that they have no gaps.
 #[derive(Debug)]
 pub(crate) struct Counters {
+    pub(crate) given: Positions,
+    /// What the rows tell so far, those of this transaction included.
+    pub(crate) recorded: Positions,
+    rows: [i64; Table::ALL.len()],
+}
+
+/// The newest position and the oldest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Positions {
     pub(crate) last: i64,
     pub(crate) first: i64,
-    rows: [i64; Table::ALL.len()],
 }
 
 impl Counters {
     pub(crate) fn load(conn: &Connection) -> rusqlite::Result<Self> {
-        let (last, first) = conn.query_row("SELECT last, first FROM positions", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+        let given = Positions {
+            last: conn.query_row(LAST_POSITION, [], |row| row.get(0))?,
+            first: conn.query_row(FIRST_POSITION, [], |row| row.get(0))?,
+        };
         let mut rows = [0; Table::ALL.len()];
         for (table, name) in Table::ALL {
             let newest = format!("SELECT coalesce(max(nid), 0) FROM {name}");
             rows[table as usize] = conn.query_row(&newest, [], |row| row.get(0))?;
         }
-        Ok(Self { last, first, rows })
+        Ok(Self { given, recorded: given, rows })
     }
 
     fn next(&mut self, table: Table) -> i64 {

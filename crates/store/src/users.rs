@@ -14,6 +14,8 @@ pub struct User {
     pub password_hash: Option<String>,
     /// When the account was made.
     pub created_ts: MilliSecondsSinceUnixEpoch,
+    /// Whether the account was given up: nobody logs in to it, and nobody else gets its name.
+    pub is_deactivated: bool,
 }
 
 impl std::fmt::Debug for User {
@@ -49,7 +51,10 @@ pub fn insert(
 pub fn find(snap: &Snapshot<'_>, user_id: &UserId) -> Result<Option<User>, StoreError> {
     let found = snap
         .conn()
-        .prepare_cached("SELECT user_id, password_hash, created_ts FROM users WHERE user_id = ?1")?
+        .prepare_cached(
+            "SELECT user_id, password_hash, created_ts, deactivated_ts IS NOT NULL
+             FROM users WHERE user_id = ?1",
+        )?
         .query_row([user_id.as_str()], read)
         .optional()?;
     Ok(found)
@@ -75,7 +80,8 @@ pub fn list(snap: &Snapshot<'_>) -> Result<Vec<User>, StoreError> {
     let users = snap
         .conn()
         .prepare_cached(
-            "SELECT user_id, password_hash, created_ts FROM users ORDER BY created_ts, user_id",
+            "SELECT user_id, password_hash, created_ts, deactivated_ts IS NOT NULL
+             FROM users ORDER BY created_ts, user_id",
         )?
         .query_map([], read)?
         .collect::<Result<Vec<_>, _>>()?;
@@ -110,10 +116,39 @@ pub fn set_password_hash(
     Ok(changed == 1)
 }
 
+/// Gives an account up: its password goes, its name stays taken. Gives `false` when there is no
+/// such account or it was given up before.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn deactivate(
+    txn: &mut Txn<'_>,
+    user_id: &UserId,
+    now: MilliSecondsSinceUnixEpoch,
+) -> Result<bool, StoreError> {
+    let changed = txn
+        .conn()
+        .prepare_cached(
+            "UPDATE users SET password_hash = NULL, deactivated_ts = ?2
+             WHERE user_id = ?1 AND deactivated_ts IS NULL",
+        )?
+        .execute(params![user_id.as_str(), convert::millis(now)])?;
+    Ok(changed == 1)
+}
+
+/// Whether this node has an account of that user id that is in use.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn is_active(snap: &Snapshot<'_>, user_id: &UserId) -> Result<bool, StoreError> {
+    Ok(find(snap, user_id)?.is_some_and(|user| !user.is_deactivated))
+}
+
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
         user_id: convert::user_id(row, 0)?,
         password_hash: row.get(1)?,
         created_ts: convert::read_millis(row, 2)?,
+        is_deactivated: row.get(3)?,
     })
 }

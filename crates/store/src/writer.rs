@@ -15,7 +15,7 @@ use crate::{
     StoreError, Txn,
     ids::StreamPos,
     shared::{Named, Shared},
-    txn::Counters,
+    txn::{Counters, Positions},
 };
 
 /// How many writes may wait. More callers wait for their turn outside the queue.
@@ -56,13 +56,32 @@ pub(crate) struct WriteSession {
     shared: Arc<Shared>,
     counters: Counters,
     unpublished: RefCell<Vec<Named>>,
-    committed: (i64, i64),
+    committed: Positions,
+    group: Group,
+}
+
+/// What the transaction under way holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Nothing: what fails takes the whole of it back.
+    Empty,
+    /// What closures before this one wrote, and a failure must leave alone.
+    Started,
+}
+
+/// Where a closure began.
+#[derive(Clone, Copy)]
+struct Mark {
+    given: Positions,
+    recorded: Positions,
+    unpublished: usize,
 }
 
 impl WriteSession {
     pub(crate) fn new(conn: Connection, shared: Arc<Shared>, counters: Counters) -> Self {
-        let committed = (counters.last, counters.first);
-        Self { conn, shared, counters, unpublished: RefCell::default(), committed }
+        let committed = counters.given;
+        let unpublished = RefCell::default();
+        Self { conn, shared, counters, unpublished, committed, group: Group::Empty }
     }
 
     /// Runs one closure alone: the group of [`Mode::Inline`](crate::Mode::Inline).
@@ -121,24 +140,28 @@ impl WriteSession {
     }
 
     fn begin(&mut self) -> rusqlite::Result<()> {
+        self.group = Group::Empty;
         self.execute("BEGIN IMMEDIATE")
     }
 
-    /// Runs a closure in a savepoint of its own: an error or a panic takes back what
-    /// it wrote and leaves the rest of the group alone.
+    /// Runs a closure so that an error or a panic takes back what it wrote and leaves the rest of
+    /// the group alone: in a savepoint of its own, which the first one does not need.
     pub(crate) fn attempt<T, E: From<StoreError>>(
         &mut self,
         write: impl FnOnce(&mut Txn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.execute("SAVEPOINT write").map_err(StoreError::from)?;
-        let mark = (self.counters.last, self.counters.first, self.unpublished.borrow().len());
+        let group = self.group;
+        if group == Group::Started {
+            self.execute("SAVEPOINT write").map_err(StoreError::from)?;
+        }
+        let mark = self.mark();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             write(&mut Txn::new(&self.conn, &self.shared, &self.unpublished, &mut self.counters))
         }));
         let result = outcome
             .unwrap_or_else(|panic| Err(StoreError::Panicked(panic_text(panic.as_ref())).into()));
         let result = match result {
-            Ok(value) if self.in_transaction() => match self.execute("RELEASE write") {
+            Ok(value) if self.in_transaction() => match self.keep(group) {
                 Ok(()) => return Ok(value),
                 Err(error) => Err(StoreError::from(error).into()),
             },
@@ -146,13 +169,49 @@ impl WriteSession {
             Ok(_) => Err(StoreError::Commit("the transaction was rolled back".to_owned()).into()),
             Err(error) => Err(error),
         };
-        (self.counters.last, self.counters.first) = (mark.0, mark.1);
-        self.unpublished.borrow_mut().truncate(mark.2);
+        self.return_to(mark);
         if self.in_transaction() {
-            self.execute("ROLLBACK TO write").map_err(StoreError::from)?;
-            self.execute("RELEASE write").map_err(StoreError::from)?;
+            self.take_back(group).map_err(StoreError::from)?;
         }
         result
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            given: self.counters.given,
+            recorded: self.counters.recorded,
+            unpublished: self.unpublished.borrow().len(),
+        }
+    }
+
+    fn return_to(&mut self, mark: Mark) {
+        self.counters.given = mark.given;
+        self.counters.recorded = mark.recorded;
+        self.unpublished.borrow_mut().truncate(mark.unpublished);
+    }
+
+    /// Adds what a closure wrote to the group as it was before it.
+    fn keep(&mut self, before: Group) -> rusqlite::Result<()> {
+        self.group = Group::Started;
+        match before {
+            Group::Empty => Ok(()),
+            Group::Started => self.execute("RELEASE write"),
+        }
+    }
+
+    /// Takes back what a closure wrote, and leaves the group as it was before it.
+    fn take_back(&mut self, before: Group) -> rusqlite::Result<()> {
+        self.group = before;
+        match before {
+            Group::Empty => {
+                self.execute("ROLLBACK")?;
+                self.begin()
+            }
+            Group::Started => {
+                self.execute("ROLLBACK TO write")?;
+                self.execute("RELEASE write")
+            }
+        }
     }
 
     /// Makes the group durable, then publishes its names and its position.
@@ -160,7 +219,7 @@ impl WriteSession {
         match self.try_commit() {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                self.committed = (self.counters.last, self.counters.first);
+                self.committed = self.counters.given;
                 for named in self.unpublished.borrow_mut().drain(..) {
                     self.shared.learn(named);
                 }
@@ -173,8 +232,8 @@ impl WriteSession {
                 {
                     tracing::error!(%error, "cannot roll back");
                 }
-                (self.counters.last, self.counters.first) = self.committed;
-                self.unpublished.borrow_mut().clear();
+                let (given, recorded) = (self.committed, self.committed);
+                self.return_to(Mark { given, recorded, unpublished: 0 });
                 Err(error)
             }
         }
@@ -185,19 +244,20 @@ impl WriteSession {
             return Err("the transaction was rolled back".to_owned());
         }
         let text = |error: rusqlite::Error| error.to_string();
-        let (last, first) = (self.counters.last, self.counters.first);
-        if (last, first) != self.committed {
+        let given = self.counters.given;
+        if given != self.counters.recorded {
             let mut update = self
                 .conn
                 .prepare_cached("UPDATE positions SET last = ?1, first = ?2")
                 .map_err(text)?;
-            update.execute((last, first)).map_err(text)?;
+            update.execute((given.last, given.first)).map_err(text)?;
+            self.counters.recorded = given;
         }
         self.execute("COMMIT").map_err(text)
     }
 
     fn publish_position(&self) {
-        let position = StreamPos(self.committed.0);
+        let position = StreamPos(self.committed.last);
         self.shared.position.send_if_modified(|published| {
             let moved = *published != position;
             *published = position;

@@ -1,9 +1,11 @@
 //! The Client-Server API by hand, where a test must see every single answer.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
+
+use crate::within;
 
 /// Someone with an access token.
 #[derive(Clone)]
@@ -80,6 +82,47 @@ impl Caller {
         let path = format!("/rooms/{}/send/m.room.message/{txn_id}", escape(room_id));
         let sent = self.ask(Method::PUT, &path, json!({"msgtype": "m.text", "body": text})).await?;
         Some(sent["event_id"].as_str().expect("an event id").to_owned())
+    }
+
+    /// Their user id.
+    pub async fn user_id(&self) -> String {
+        let answer = self.ask(Method::GET, "/account/whoami", Value::Null).await;
+        answer.expect("a session")["user_id"].as_str().expect("a user id").to_owned()
+    }
+
+    /// What changed since a token of the last time; waits up to two seconds for something.
+    pub async fn sync(&self, since: Option<&str>) -> Option<Value> {
+        let since = since.map(|token| format!("&since={token}")).unwrap_or_default();
+        self.ask(Method::GET, &format!("/sync?timeout=2000{since}"), Value::Null).await
+    }
+
+    /// Waits for an invitation to this room.
+    pub async fn is_invited(&self, room_id: &str, limit: Duration) -> bool {
+        let mut since: Option<String> = None;
+        let seen = within(limit, async || {
+            let update = self.sync(since.as_deref()).await?;
+            since = update["next_batch"].as_str().map(str::to_owned);
+            update["rooms"]["invite"].get(room_id).map(|_| ())
+        });
+        seen.await.is_some()
+    }
+
+    /// Joins a room, trying again until the way there is found.
+    pub async fn joins(&self, room_id: &str, limit: Duration) -> bool {
+        let path = format!("/join/{}", escape(room_id));
+        within(limit, async || self.ask(Method::POST, &path, json!({})).await).await.is_some()
+    }
+
+    /// Waits for a text in a room, and gives the id of its event.
+    pub async fn hears(&self, room_id: &str, text: &str, limit: Duration) -> Option<String> {
+        let path = format!("/rooms/{}/messages?dir=b&limit=20", escape(room_id));
+        within(limit, async || {
+            let page = self.ask(Method::GET, &path, Value::Null).await?;
+            let chunk = page["chunk"].as_array()?;
+            let event = chunk.iter().find(|event| event["content"]["body"] == text)?;
+            event["event_id"].as_str().map(str::to_owned)
+        })
+        .await
     }
 
     /// Event ids and texts of a whole room, from old to new.

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod http;
 pub mod namespace;
+pub mod nat;
 pub mod node;
 
 use std::time::Duration;
@@ -17,7 +18,13 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// # Panics
 ///
 /// When that takes longer than [`DEADLINE`].
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = within(DEADLINE, look).await;
+    found.unwrap_or_else(|| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+/// Waits until `look` gives something, and no longer than this.
+pub async fn within<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let mut pause = tokio::time::interval(Duration::from_millis(50));
     let search = async {
         loop {
@@ -27,8 +34,5 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
             }
         }
     };
-    match tokio::time::timeout(DEADLINE, search).await {
-        Ok(found) => found,
-        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
-    }
+    tokio::time::timeout(limit, search).await.ok()
 }

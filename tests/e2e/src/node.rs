@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, process::Child};
 
@@ -19,6 +20,7 @@ pub struct Node<'a> {
     machine: Option<&'a Machine>,
     data: TempDir,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     process: Option<Child>,
 }
 
@@ -34,7 +36,13 @@ pub fn binary() -> PathBuf {
 impl<'a> Node<'a> {
     /// A node on a machine, without any configuration.
     pub async fn on(machine: &'a Machine) -> Self {
+        Self::configured(machine, &[]).await
+    }
+
+    /// A node on a machine with these environment variables, whose names go on after `MESSAGEHUB_`.
+    pub async fn configured(machine: &'a Machine, variables: &[(&str, &str)]) -> Self {
         let mut node = Self::stopped(Some(machine), &[]);
+        node.configure(variables);
         node.start().await;
         node
     }
@@ -49,7 +57,13 @@ impl<'a> Node<'a> {
     fn stopped(machine: Option<&'a Machine>, arguments: &[&str]) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
-        Self { machine, data, arguments, process: None }
+        Self { machine, data, arguments, variables: Vec::new(), process: None }
+    }
+
+    /// Sets environment variables, for the next start.
+    pub fn configure(&mut self, variables: &[(&str, &str)]) {
+        let full = variables.iter().map(|(name, value)| (format!("MESSAGEHUB_{name}"), value));
+        self.variables.extend(full.map(|(name, value)| (name, (*value).to_owned())));
     }
 
     /// Its data directory.
@@ -103,7 +117,21 @@ impl<'a> Node<'a> {
 
     /// Where clients reach it, from the test process.
     pub fn client_address(&self) -> SocketAddr {
-        let text = std::fs::read_to_string(self.data.path().join("listen.address"));
+        self.address("listen.address")
+    }
+
+    /// What the admin address says of the node, as JSON: what `messagehub status --json` prints.
+    pub async fn status(&self) -> Value {
+        let token = std::fs::read_to_string(self.data.path().join("admin.token"));
+        let request = reqwest::Client::new()
+            .get(format!("http://{}/status", self.address("admin.address")))
+            .bearer_auth(token.expect("a started node"));
+        let answer = request.send().await.expect("an answer of the admin address");
+        answer.json().await.expect("a status")
+    }
+
+    fn address(&self, file: &str) -> SocketAddr {
+        let text = std::fs::read_to_string(self.data.path().join(file));
         let address = text.expect("a started node").parse().expect("an address");
         self.machine.map_or(address, |machine| machine.door(address))
     }
@@ -136,8 +164,8 @@ impl<'a> Node<'a> {
             None => tokio::process::Command::new(binary),
         };
         command.arg("--data").arg(self.data.path());
-        // It is ours, and the node refuses variables that it does not know.
-        command.env_remove("MESSAGEHUB_BIN");
+        // They are ours, and the node refuses variables that it does not know.
+        command.env_remove("MESSAGEHUB_BIN").env_remove(crate::namespace::SKIP);
         if self.machine.is_none() {
             command.env("MESSAGEHUB_RATE_LIMITS", "null");
             // Nothing of a test may leave the machine.
@@ -145,6 +173,7 @@ impl<'a> Node<'a> {
             let loopback = "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1";
             command.env("MESSAGEHUB_LIBP2P_LISTEN_ADDRESSES", loopback);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use messagehub_homeserver::{
     Homeserver, StoreError,
+    receipts::{self, Mark, NewReceipt, ReceiptError},
     remote_join::RemoteJoinError,
     rooms::{
         create::{self, CreateError, NewRoom},
@@ -20,48 +21,30 @@ use messagehub_store::{memberships, rooms};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId,
     api::client::room::create_room::v3::RoomPreset,
-    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    events::{
+        StateEventType, TimelineEventType, receipt::ReceiptThread, room::member::MembershipState,
+    },
     serde::Raw,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
 use crate::{
     Fault,
+    dice::Dice,
     life::home,
+    look,
+    script::Deed,
     world::{KnownRoom, World},
 };
 
 /// Rooms in one run: few, so that they are busy.
 const MAX_ROOMS: usize = 3;
 
-/// What somebody does.
-#[derive(Debug, Clone, Copy)]
-enum Deed {
-    Message,
-    State,
-    Power,
-    Redact,
-    Create,
-    Invite,
-    Join,
-    Leave,
-    Moderate(Action),
-}
+/// Servers named to somebody who wants to join.
+const MAX_VIA: usize = 8;
 
-/// How often each is done, out of the sum.
-const DEEDS: &[(u64, Deed)] = &[
-    (45, Deed::Message),
-    (20, Deed::State),
-    (5, Deed::Power),
-    (6, Deed::Redact),
-    (2, Deed::Create),
-    (8, Deed::Invite),
-    (10, Deed::Join),
-    (2, Deed::Leave),
-    (3, Deed::Moderate(Action::Kick)),
-    (2, Deed::Moderate(Action::Ban)),
-    (2, Deed::Moderate(Action::Unban)),
-];
+/// People invited to a new room at most.
+const MAX_INVITED: usize = 12;
 
 /// Why somebody did not do something.
 enum Refused {
@@ -123,8 +106,14 @@ impl Refusal for JoinError {
             Self::Remote(error) => {
                 matches!(error, RemoteJoinError::Store(_) | RemoteJoinError::Unusable(_))
             }
-            Self::UnknownAlias(_) | Self::NoWay | Self::Limited(_) => false,
+            Self::Alias(_) | Self::NoWay | Self::Limited(_) => false,
         }
+    }
+}
+
+impl Refusal for ReceiptError {
+    fn is_failure(&self) -> bool {
+        matches!(self, Self::Store(_))
     }
 }
 
@@ -134,22 +123,18 @@ impl Refusal for serde_json::Error {
     }
 }
 
-/// Lets somebody on a node do something, now, while everything else goes on.
-pub(crate) fn something(world: &Rc<World>, node: usize) {
-    let here = Rc::clone(world);
-    world.spawn(node, async move {
-        let deed = here.draw_deed();
-        let done = here.attempt(node, deed).await;
-        here.settle((node, deed), done);
-    });
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
 }
 
-/// Makes a room with everybody of some other nodes.
-pub(crate) fn found(world: &Rc<World>, node: usize) {
+/// Lets somebody on a node do something, now, while everything else goes on.
+pub(crate) fn something(world: &Rc<World>, (node, deed): (usize, Deed), seed: u64) {
     let here = Rc::clone(world);
     world.spawn(node, async move {
-        let done = here.attempt(node, Deed::Create).await;
-        here.settle((node, Deed::Create), done);
+        let done = here.attempt((node, deed), &Dice::of(seed)).await;
+        here.settle((node, deed), done);
     });
 }
 
@@ -159,9 +144,11 @@ pub(crate) fn join_all(world: &Rc<World>, node: usize) {
         let rooms = world.rooms.borrow().clone();
         for room in rooms {
             let (here, user) = (Rc::clone(world), user.clone());
+            let seed = ("join all", world.script.seed, &user, &room.room_id);
+            let dice = Dice::of(seed);
             world.spawn(node, async move {
                 let Some(hs) = here.nodes[node].hs() else { return };
-                let done = here.enter(&hs, &user, &room).await;
+                let done = here.enter(&hs, (&user, &room), &dice).await;
                 here.settle((node, Deed::Join), done);
             });
         }
@@ -177,8 +164,9 @@ pub(crate) async fn last_word(
 ) -> Result<bool, Fault> {
     let Some(hs) = world.nodes[node].hs() else { return Ok(false) };
     let users = world.nodes[node].users.borrow().clone();
+    let dice = Dice::of(("last word", world.script.seed, node, world.start.elapsed()));
     for user in users {
-        match world.say(&hs, &user, room_id).await {
+        match world.say(&hs, (&user, room_id), &dice).await {
             Ok(()) => return Ok(true),
             Err(Refused::No) => {}
             Err(Refused::Failed(fault)) => return Err(fault),
@@ -187,19 +175,24 @@ pub(crate) async fn last_word(
     Ok(false)
 }
 
-impl World {
-    fn draw_deed(&self) -> Deed {
-        let sum = DEEDS.iter().map(|(weight, _)| weight).sum();
-        let mut at = self.below(sum);
-        for (weight, deed) in DEEDS {
-            if at < *weight {
-                return *deed;
-            }
-            at -= weight;
-        }
-        Deed::Message
-    }
+/// A room that a user is in, if there is any.
+pub(crate) async fn a_room_of(
+    hs: &Homeserver,
+    user: &OwnedUserId,
+    dice: &Dice,
+) -> Result<Option<OwnedRoomId>, Fault> {
+    let user = user.clone();
+    let joined = hs.store.read(move |snap| {
+        let joined = memberships::rooms_of(snap, &user, &MembershipState::Join)?;
+        joined
+            .into_iter()
+            .map(|nid| rooms::get_by_nid(snap, nid).map(|room| room.room_id))
+            .collect::<Result<Vec<_>, StoreError>>()
+    });
+    Ok(dice.pick(&joined.await?))
+}
 
+impl World {
     fn settle(&self, (node, deed): (usize, Deed), done: Result<(), Refused>) {
         tracing::info!(node, ?deed, done = done.is_ok(), at = ?self.start.elapsed(), "somebody acted");
         self.note(("deed", node, done.is_ok()));
@@ -210,81 +203,136 @@ impl World {
         }
     }
 
-    async fn attempt(self: &Rc<Self>, node: usize, deed: Deed) -> Result<(), Refused> {
+    async fn attempt(
+        self: &Rc<Self>,
+        (node, deed): (usize, Deed),
+        dice: &Dice,
+    ) -> Result<(), Refused> {
         let hs = self.nodes[node].hs().ok_or(Refused::No)?;
         let users = self.nodes[node].users.borrow().clone();
-        let user = self.pick(&users).ok_or(Refused::No)?;
+        let user = dice.pick(&users).ok_or(Refused::No)?;
         match deed {
-            Deed::Create => return self.create(&hs, &user).await,
-            Deed::Join => return self.join_something(&hs, &user).await,
+            Deed::Create => return self.create(&hs, &user, dice).await,
+            Deed::Join => return self.join_something(&hs, &user, dice).await,
             _ => {}
         }
-        let room_id = self.room_of(&hs, &user).await?;
+        let room_id = a_room_of(&hs, &user, dice).await?.ok_or(Refused::No)?;
+        let at = (&user, &room_id);
         match deed {
-            Deed::Message => self.say(&hs, &user, &room_id).await,
-            Deed::State => self.set_state(&hs, &user, &room_id).await,
-            Deed::Power => self.set_power(&hs, &user, &room_id).await,
-            Deed::Redact => self.redact(&hs, &user, &room_id).await,
+            Deed::State => self.set_state(&hs, at, dice).await,
+            Deed::Power => self.set_power(&hs, at, dice).await,
+            Deed::Redact => self.redact(&hs, at, dice).await,
+            Deed::Read => self.read(&hs, at, node).await,
             Deed::Invite => {
-                let user_id = self.anybody();
+                let user_id = self.anybody(dice);
                 let invite = Invite { room_id, user_id, reason: None };
                 Ok(invite::invite(&hs, &user, invite).await?)
             }
             Deed::Leave => Ok(leave::leave(&hs, &user, room_id, None).await?),
-            Deed::Moderate(action) => {
-                let user_id = self.anybody();
-                let moderation = Moderation { room_id, user_id, action, reason: None };
-                moderate::moderate(&hs, &user, moderation).await?;
-                self.count(|tally| tally.moderated += 1);
-                Ok(())
-            }
-            Deed::Create | Deed::Join => Ok(()),
+            Deed::Kick => self.moderate(&hs, at, (Action::Kick, dice)).await,
+            Deed::Ban => self.moderate(&hs, at, (Action::Ban, dice)).await,
+            Deed::Unban => self.moderate(&hs, at, (Action::Unban, dice)).await,
+            Deed::Message | Deed::Create | Deed::Join => self.say(&hs, at, dice).await,
         }
     }
 
-    fn anybody(&self) -> OwnedUserId {
+    async fn moderate(
+        &self,
+        hs: &Homeserver,
+        (user, room_id): (&OwnedUserId, &OwnedRoomId),
+        (action, dice): (Action, &Dice),
+    ) -> Result<(), Refused> {
+        let user_id = self.anybody(dice);
+        let moderation = Moderation { room_id: room_id.clone(), user_id, action, reason: None };
+        moderate::moderate(hs, user, moderation).await?;
+        self.count(|tally| tally.moderated += 1);
+        Ok(())
+    }
+
+    /// Says that the newest event of a room was read.
+    async fn read(
+        &self,
+        hs: &Homeserver,
+        (user, room_id): (&OwnedUserId, &OwnedRoomId),
+        node: usize,
+    ) -> Result<(), Refused> {
+        let known = |hs: Homeserver, user: OwnedUserId, room_id: OwnedRoomId| async move {
+            hs.store.read(move |snap| look::receipt(snap, &room_id, &user)).await
+        };
+        let wanted = room_id.clone();
+        let newest = hs.store.read(move |snap| look::newest(snap, &wanted)).await?;
+        let (event_id, servers) = newest.ok_or(Refused::No)?;
+        let before = known(hs.clone(), user.clone(), room_id.clone()).await?;
+        let receipt = NewReceipt {
+            room_id: room_id.clone(),
+            event_id,
+            mark: Mark::Read(receipts::Kind::Public),
+            thread: ReceiptThread::Unthreaded,
+        };
+        receipts::send(hs, user, vec![receipt]).await?;
+        // One that says no more than the last is not told to anybody.
+        if known(hs.clone(), user.clone(), room_id.clone()).await? != before {
+            let mut members = vec![node];
+            for member in servers.iter().filter_map(|name| self.node_of(name)) {
+                // Nobody keeps what is said of somebody they have never heard of.
+                if member != node && self.knows(member, (user, room_id)).await? {
+                    members.push(member);
+                }
+            }
+            self.ledger.borrow_mut().receipt((room_id.clone(), user.clone()), members);
+        }
+        Ok(())
+    }
+
+    /// Whether a node that runs knows of a user in a room.
+    async fn knows(
+        &self,
+        node: usize,
+        (user, room_id): (&OwnedUserId, &OwnedRoomId),
+    ) -> Result<bool, Refused> {
+        let Some(hs) = self.nodes[node].hs() else { return Ok(false) };
+        let (wanted, user) = (room_id.clone(), user.clone());
+        let known = hs.store.read(move |snap| look::membership(snap, &wanted, &user)).await?;
+        Ok(matches!(known, Some(MembershipState::Join | MembershipState::Invite)))
+    }
+
+    fn anybody(&self, dice: &Dice) -> OwnedUserId {
         let everybody: Vec<OwnedUserId> =
             self.nodes.iter().flat_map(|node| node.users.borrow().clone()).collect();
         // There is a node with a user, since one of them asks.
-        self.pick(&everybody).unwrap_or_else(|| everybody[0].clone())
+        dice.pick(&everybody).unwrap_or_else(|| everybody[0].clone())
     }
 
-    async fn room_of(&self, hs: &Homeserver, user: &OwnedUserId) -> Result<OwnedRoomId, Refused> {
-        let user = user.clone();
-        let joined = hs.store.read(move |snap| {
-            let joined = memberships::rooms_of(snap, &user, &MembershipState::Join)?;
-            joined
-                .into_iter()
-                .map(|nid| rooms::get_by_nid(snap, nid).map(|room| room.room_id))
-                .collect::<Result<Vec<_>, StoreError>>()
-        });
-        self.pick(&joined.await?).ok_or(Refused::No)
-    }
-
-    async fn create(self: &Rc<Self>, hs: &Homeserver, user: &OwnedUserId) -> Result<(), Refused> {
+    async fn create(
+        self: &Rc<Self>,
+        hs: &Homeserver,
+        user: &OwnedUserId,
+        dice: &Dice,
+    ) -> Result<(), Refused> {
         let number = self.rooms.borrow().len();
         if number >= MAX_ROOMS {
             return Err(Refused::No);
         }
         let mut new = NewRoom::new();
-        let is_public = self.chance(50);
-        new.preset = Some(match (is_public, self.chance(50)) {
+        let is_public = dice.chance(50);
+        new.preset = Some(match (is_public, dice.chance(50)) {
             (true, _) => RoomPreset::PublicChat,
             (false, true) => RoomPreset::PrivateChat,
             (false, false) => RoomPreset::TrustedPrivateChat,
         });
-        new.room_version = self.plan.versions.get(number).cloned();
+        new.room_version = self.script.versions.get(number).cloned();
         let others = self.nodes.iter().flat_map(|node| node.users.borrow().clone());
-        new.invite = others.filter(|other| other != user && self.chance(70)).collect();
+        new.invite = others.filter(|other| other != user && dice.chance(70)).collect();
+        new.invite = dice.some(&new.invite, MAX_INVITED);
         // Rooms in which many may do much: there people contradict each other.
         let levels = json!({
-            "users_default": self.pick(&[0, 0, 50]),
-            "state_default": self.pick(&[0, 0, 50]),
-            "kick": self.pick(&[0, 50]),
-            "ban": self.pick(&[0, 50]),
-            "redact": self.pick(&[0, 50]),
+            "users_default": dice.pick(&[0, 50]),
+            "state_default": dice.pick(&[0, 0, 0, 50]),
+            "kick": dice.pick(&[0, 50]),
+            "ban": dice.pick(&[0, 50]),
+            "redact": dice.pick(&[0, 50]),
             "invite": 0,
-            "events": { "m.room.name": 0, "m.room.power_levels": self.pick(&[50, 100]) },
+            "events": { "m.room.name": 0, "m.room.power_levels": dice.pick(&[50, 100]) },
         });
         new.power_level_content_override = Some(Raw::from_json(to_raw_value(&levels)?));
         // The place is taken before the wait, so that there are never too many.
@@ -297,18 +345,19 @@ impl World {
         self: &Rc<Self>,
         hs: &Homeserver,
         user: &OwnedUserId,
+        dice: &Dice,
     ) -> Result<(), Refused> {
         let known = self.rooms.borrow().clone();
-        let room = self.pick(&known).ok_or(Refused::No)?;
-        self.enter(hs, user, &room).await
+        let room = dice.pick(&known).ok_or(Refused::No)?;
+        self.enter(hs, (user, &room), dice).await
     }
 
     /// Joins a room if that makes sense: it is public or the user is invited.
     async fn enter(
         self: &Rc<Self>,
         hs: &Homeserver,
-        user: &OwnedUserId,
-        room: &KnownRoom,
+        (user, room): (&OwnedUserId, &KnownRoom),
+        dice: &Dice,
     ) -> Result<(), Refused> {
         let (wanted, who) = (room.room_id.clone(), user.clone());
         let is = hs
@@ -325,8 +374,9 @@ impl World {
             _ if room.is_public => {}
             _ => return Err(Refused::No),
         }
-        let via = self.nodes.iter().filter(|_| self.chance(60)).map(|node| node.name.clone());
-        let join = Join { target: room.room_id.clone().into(), via: via.collect(), reason: None };
+        let via = self.nodes.iter().filter(|_| dice.chance(60)).map(|node| node.name.clone());
+        let via = dice.some(&via.collect::<Vec<_>>(), MAX_VIA);
+        let join = Join { target: room.room_id.clone().into(), via, reason: None };
         let was_in = self.rooms_of(home(self, user).unwrap_or_default()).await;
         join::join(hs, user, join).await?;
         if was_in.is_ok_and(|rooms| !rooms.contains(&room.room_id)) {
@@ -338,16 +388,16 @@ impl World {
     async fn say(
         &self,
         hs: &Homeserver,
-        user: &OwnedUserId,
-        room_id: &OwnedRoomId,
+        (user, room_id): (&OwnedUserId, &OwnedRoomId),
+        dice: &Dice,
     ) -> Result<(), Refused> {
-        let body = format!("word {}", self.below(1_000_000));
+        let body = format!("word {}", dice.below(1_000_000));
         let content = to_raw_value(&json!({ "msgtype": "m.text", "body": body }))?;
         let new = NewMessage {
             room_id: room_id.clone(),
             kind: TimelineEventType::RoomMessage,
             content,
-            txn_id: self.txn_id().into(),
+            txn_id: txn_id(dice).into(),
         };
         let event_id = send::message(hs, &session(user), new).await?;
         self.promise(user, room_id, event_id);
@@ -357,14 +407,15 @@ impl World {
     async fn set_state(
         &self,
         hs: &Homeserver,
-        user: &OwnedUserId,
-        room_id: &OwnedRoomId,
+        (user, room_id): (&OwnedUserId, &OwnedRoomId),
+        dice: &Dice,
     ) -> Result<(), Refused> {
-        let text = format!("text {}", self.below(1_000_000));
-        let (kind, state_key, content) = match self.below(3) {
+        let text = format!("text {}", dice.below(1_000_000));
+        // Few keys, so that people set the same ones.
+        let (kind, state_key, content) = match dice.below(3) {
             0 => (StateEventType::RoomTopic, String::new(), json!({ "topic": text })),
             1 => (StateEventType::RoomName, String::new(), json!({ "name": text })),
-            _ => ("org.example.note".into(), self.below(3).to_string(), json!({ "note": text })),
+            _ => ("org.example.note".into(), String::new(), json!({ "note": text })),
         };
         self.put_state(hs, user, (room_id, kind, state_key, content)).await
     }
@@ -372,8 +423,8 @@ impl World {
     async fn set_power(
         &self,
         hs: &Homeserver,
-        user: &OwnedUserId,
-        room_id: &OwnedRoomId,
+        (user, room_id): (&OwnedUserId, &OwnedRoomId),
+        dice: &Dice,
     ) -> Result<(), Refused> {
         let wanted = room_id.clone();
         let levels = hs
@@ -388,8 +439,8 @@ impl World {
         let levels = levels.ok_or(Refused::No)?;
         let mut content: Value = serde_json::from_str(levels.content().get())?;
         if let Some(users) = content.get_mut("users").and_then(Value::as_object_mut) {
-            let level = self.pick(&[0, 50, 100]).unwrap_or_default();
-            users.insert(self.anybody().to_string(), level.into());
+            let level = dice.pick(&[0, 50, 100]).unwrap_or_default();
+            users.insert(self.anybody(dice).to_string(), level.into());
         }
         self.put_state(hs, user, (room_id, StateEventType::RoomPowerLevels, String::new(), content))
             .await
@@ -411,19 +462,19 @@ impl World {
     async fn redact(
         &self,
         hs: &Homeserver,
-        user: &OwnedUserId,
-        room_id: &OwnedRoomId,
+        (user, room_id): (&OwnedUserId, &OwnedRoomId),
+        dice: &Dice,
     ) -> Result<(), Refused> {
         let said: Vec<OwnedEventId> = {
             let ledger = self.ledger.borrow();
             ledger.of_room(room_id).map(|promise| promise.event_id.clone()).collect()
         };
-        let target = self.pick(&said).ok_or(Refused::No)?;
+        let target = dice.pick(&said).ok_or(Refused::No)?;
         let new = NewRedaction {
             room_id: room_id.clone(),
             target,
             reason: None,
-            txn_id: self.txn_id().into(),
+            txn_id: txn_id(dice).into(),
         };
         let event_id = send::redaction(hs, &session(user), new).await?;
         self.promise(user, room_id, event_id);
@@ -436,10 +487,10 @@ impl World {
             self.ledger.borrow_mut().promise(node, room_id.clone(), event_id);
         }
     }
+}
 
-    fn txn_id(&self) -> String {
-        format!("t{}", self.below(u64::MAX))
-    }
+fn txn_id(dice: &Dice) -> String {
+    format!("t{}", dice.any())
 }
 
 fn session(user: &OwnedUserId) -> Session {

@@ -1,8 +1,8 @@
-//! What was promised: every event whose sender was told that it is kept.
+//! What was promised: every event and receipt whose sender was told that it is kept.
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 /// One promise.
 #[derive(Debug, Clone)]
@@ -14,10 +14,15 @@ pub(crate) struct Promise {
     stay: u32,
 }
 
+/// A receipt that somebody gave: who must have it, and how often each had lost the room before.
+type Given = Vec<(usize, u32)>;
+
 /// All promises.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     promises: Vec<Promise>,
+    /// Who gave receipts where; the last of each.
+    receipts: BTreeMap<(OwnedRoomId, OwnedUserId), Given>,
     /// How often a node lost a room: it left, or was put out.
     lost: BTreeMap<(usize, OwnedRoomId), u32>,
 }
@@ -27,6 +32,16 @@ impl Ledger {
     pub(crate) fn promise(&mut self, node: usize, room_id: OwnedRoomId, event_id: OwnedEventId) {
         let stay = self.stay(node, &room_id);
         self.promises.push(Promise { node, room_id, event_id, stay });
+    }
+
+    /// A node acknowledged a receipt; `members` are the nodes in the room then, itself among them.
+    pub(crate) fn receipt(
+        &mut self,
+        (room_id, user_id): (OwnedRoomId, OwnedUserId),
+        members: Vec<usize>,
+    ) {
+        let given = members.into_iter().map(|node| (node, self.stay(node, &room_id))).collect();
+        self.receipts.insert((room_id, user_id), given);
     }
 
     /// A node is no longer in a room.
@@ -50,6 +65,16 @@ impl Ledger {
         room_id: &'a OwnedRoomId,
     ) -> impl Iterator<Item = &'a Promise> {
         self.promises.iter().filter(move |promise| promise.room_id == *room_id)
+    }
+
+    /// Receipts in a room, and the nodes that must have each: those that stayed since then.
+    pub(crate) fn receipts_of(&self, room_id: &OwnedRoomId) -> Vec<(OwnedUserId, Vec<usize>)> {
+        let of_room = self.receipts.iter().filter(|((room, _), _)| room == room_id);
+        let stayed = |given: &Given| -> Vec<usize> {
+            let stayed = given.iter().filter(|(node, stay)| self.stay(*node, room_id) == *stay);
+            stayed.map(|(node, _)| *node).collect()
+        };
+        of_room.map(|((_, user_id), given)| (user_id.clone(), stayed(given))).collect()
     }
 
     fn stay(&self, node: usize, room_id: &OwnedRoomId) -> u32 {

@@ -5,32 +5,30 @@ use std::{
     collections::BTreeSet,
     path::Path,
     rc::Rc,
-    sync::atomic::Ordering,
+    sync::{OnceLock, atomic::Ordering},
 };
 
 use axum::Router;
 use messagehub_homeserver::{
     Homeserver, Identity, IdentityParts, Limits, Parts, Registration, accounts,
     clock::{Clock, timestamp},
-    peers::{Inbound, OUTBOUND_CAPACITY, Peers},
+    peers::{Inbound, OUTBOUND_CAPACITY, Outbound, Peers},
     rate::RateLimiter,
     rng::Rng,
     run,
 };
 use messagehub_protocol::keys::{IdentityKey, VerifyKey};
-use messagehub_store::{Mode, Store, StoreError, events, memberships, rooms, server_keys};
-use rand::{RngExt as _, rngs::StdRng};
+use messagehub_store::{
+    DATABASE_FILE, Mode, Store, StoreError, events, memberships, rooms, server_keys,
+};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use crate::{Fault, transport, world::World};
+use crate::{Fault, dice::Dice, transport, world::World};
 
 /// When runs begin: 2025-01-01, in milliseconds since the Unix epoch.
-const START_MS: u64 = 1_735_689_600_000;
-
-/// How far the clock of a node may be ahead of another's.
-const MAX_SKEW_MS: u64 = 3_000;
+pub(crate) const START_MS: u64 = 1_735_689_600_000;
 
 /// More reports than a node leaves waiting in any run.
 const INBOUND: usize = 16_384;
@@ -68,10 +66,11 @@ pub(crate) struct Life {
 }
 
 impl Node {
-    pub(crate) fn draw(index: usize, rng: &mut StdRng) -> Result<Self, Fault> {
-        let identity_seed: [u8; 32] = rng.random();
+    pub(crate) fn draw(seed: u64, index: usize, skew_ms: u64) -> Result<Self, Fault> {
+        let dice = Dice::of(("node", seed, index));
+        let identity_seed = dice.seed();
         let name = IdentityKey::from_seed(&identity_seed).server_name().to_owned();
-        let random = (0..44).map(|_| char::from(BASE58[rng.random_range(0..BASE58.len())]));
+        let random = (0..44).map(|_| char::from(BASE58[dice.index(BASE58.len())]));
         Ok(Self {
             index,
             name,
@@ -80,8 +79,8 @@ impl Node {
             life: RefCell::default(),
             lives: Cell::new(0),
             identity_seed,
-            verify_seed: rng.random(),
-            skew_ms: rng.random_range(0..=MAX_SKEW_MS),
+            verify_seed: dice.seed(),
+            skew_ms,
             dir: directory()?,
         })
     }
@@ -94,17 +93,55 @@ impl Node {
         self.life.borrow().as_ref().map(|life| life.hs.clone())
     }
 
-    fn clock(&self, start: Instant) -> Clock {
+    pub(crate) fn identity_parts(&self) -> IdentityParts {
+        IdentityParts {
+            identity_key: IdentityKey::from_seed(&self.identity_seed),
+            verify_key: VerifyKey::from_seed(&self.verify_seed),
+            peer_ids: vec![self.peer_id.clone()],
+        }
+    }
+
+    pub(crate) fn clock(&self, start: Instant) -> Clock {
         let ahead = START_MS + self.skew_ms;
         Clock::new(move || {
             let elapsed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
             timestamp(ahead.saturating_add(elapsed))
         })
     }
+
+    /// Puts a database where the node will find it, before its first start.
+    pub(crate) fn give_database(&self, database: &[u8]) -> Result<(), Fault> {
+        std::fs::write(self.dir.path().join(DATABASE_FILE), database)?;
+        Ok(())
+    }
+
+    /// A homeserver on a database, and what it asks of the transport.
+    pub(crate) async fn homeserver(
+        &self,
+        dir: &Path,
+        (start, seed): (Instant, [u8; 32]),
+    ) -> Result<(Homeserver, mpsc::Receiver<Outbound>), Fault> {
+        let store = Store::open(dir, Mode::Inline)?;
+        let name = self.name.clone();
+        let remembered = store.read(move |snap| server_keys::find(snap, &name)).await?;
+        let clock = self.clock(start);
+        let identity = Identity::new(self.identity_parts(), remembered, clock.now());
+        let limits = Limits {
+            registration: Registration::Open,
+            rates: RateLimiter::new(None),
+            ..Limits::default()
+        };
+        let (peers, outbound) = Peers::pair(OUTBOUND_CAPACITY);
+        let rng = Rng::from_seed(seed);
+        let hs = Homeserver::new(Parts { store, identity, peers, clock, rng, limits });
+        let own = hs.identity.server_keys();
+        hs.store.write(move |txn| server_keys::put_if_newer(txn, &own)).await?;
+        Ok((hs, outbound))
+    }
 }
 
 /// In memory where the system has such a place: a run writes many small transactions.
-fn directory() -> Result<TempDir, Fault> {
+pub(crate) fn directory() -> Result<TempDir, Fault> {
     let memory = Path::new("/dev/shm");
     let in_memory = memory.is_dir().then(|| tempfile::tempdir_in(memory));
     Ok(match in_memory {
@@ -113,30 +150,23 @@ fn directory() -> Result<TempDir, Fault> {
     })
 }
 
+/// A database with all tables and nothing in them: to write it is cheaper than to make one.
+pub(crate) fn empty_database() -> Result<&'static [u8], Fault> {
+    static EMPTY: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let made = EMPTY.get_or_init(|| {
+        let dir = directory().ok()?;
+        drop(Store::open(dir.path(), Mode::Inline).ok()?);
+        std::fs::read(dir.path().join(DATABASE_FILE)).ok()
+    });
+    Ok(made.as_deref().ok_or("no database can be made")?)
+}
+
 impl World {
     /// Starts a node: its store as the last life left it, everything else new.
     pub(crate) async fn start(self: &Rc<Self>, index: usize) -> Result<(), Fault> {
         let node = &self.nodes[index];
-        let store = Store::open(node.dir.path(), Mode::Inline)?;
-        let name = node.name.clone();
-        let remembered = store.read(move |snap| server_keys::find(snap, &name)).await?;
-        let clock = node.clock(self.start);
-        let parts = IdentityParts {
-            identity_key: IdentityKey::from_seed(&node.identity_seed),
-            verify_key: VerifyKey::from_seed(&node.verify_seed),
-            peer_ids: vec![node.peer_id.clone()],
-        };
-        let identity = Identity::new(parts, remembered, clock.now());
-        let limits = Limits {
-            registration: Registration::Open,
-            rates: RateLimiter::new(None),
-            ..Limits::default()
-        };
-        let (peers, outbound) = Peers::pair(OUTBOUND_CAPACITY);
-        let rng = Rng::from_seed(self.seed());
-        let hs = Homeserver::new(Parts { store, identity, peers, clock, rng, limits });
-        let own = hs.identity.server_keys();
-        hs.store.write(move |txn| server_keys::put_if_newer(txn, &own)).await?;
+        let seed = Dice::of(("life", self.script.seed, index, node.lives.get())).seed();
+        let (hs, outbound) = node.homeserver(node.dir.path(), (self.start, seed)).await?;
         node.lives.set(node.lives.get() + 1);
         let (inbound, reports) = mpsc::channel(INBOUND);
         *node.life.borrow_mut() = Some(Life {
@@ -148,8 +178,8 @@ impl World {
             tasks: JoinSet::new(),
         });
         if node.users.borrow().is_empty() {
-            for number in 0..self.plan.users {
-                let user_id = accounts::create(&hs, &format!("u{number}"), None).await?;
+            for number in 0..self.script.users {
+                let user_id = accounts::create(&hs, &user_name(number), None).await?;
                 node.users.borrow_mut().push(user_id);
             }
         }
@@ -174,8 +204,7 @@ impl World {
         self.note(("stop", index));
     }
 
-    /// Whether a node that has just started has everything it ever acknowledged; and the rooms it
-    /// lost unseen are counted as lost.
+    /// Whether a node that has just started has everything it ever acknowledged.
     pub(crate) async fn recover(self: &Rc<Self>, index: usize) -> Result<(), Fault> {
         let Some(hs) = self.nodes[index].hs() else { return Ok(()) };
         let promised = self.ledger.borrow().of_node(index);
@@ -217,7 +246,12 @@ impl World {
     }
 }
 
+/// The localpart of the users of a node.
+pub(crate) fn user_name(number: usize) -> String {
+    format!("u{number}")
+}
+
 /// The node of a user.
 pub(crate) fn home(world: &World, user_id: &UserId) -> Option<usize> {
-    world.node_of(&user_id.server_name().to_owned())
+    world.node_of(user_id.server_name())
 }

@@ -1,13 +1,6 @@
 //! Which nodes can reach each other, and which of them know it.
 
-/// One pair of nodes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Link {
-    /// Bytes get through.
-    is_up: bool,
-    /// The connection that stands, and between which lives of the two.
-    connection: Option<Connection>,
-}
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,54 +11,99 @@ pub(crate) struct Connection {
     pub(crate) lives: (u32, u32),
 }
 
-/// All pairs.
-#[derive(Debug)]
+/// All pairs. A pair is named by either order of its nodes.
+#[derive(Debug, Default)]
 pub(crate) struct Links {
-    links: Vec<Link>,
-    nodes: usize,
+    /// Pairs between which nothing gets through now.
+    cut: BTreeSet<(usize, usize)>,
+    /// Which side of a split each node is on; those that are not named are on one side.
+    side: BTreeSet<usize>,
+    connections: BTreeMap<(usize, usize), Connection>,
+    neighbours: BTreeMap<usize, BTreeSet<usize>>,
+    /// Pairs that look for each other whenever they can.
+    wanted: BTreeSet<(usize, usize)>,
     next: u64,
 }
 
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
 impl Links {
-    /// All links up, nothing connected.
-    pub(crate) fn new(nodes: usize) -> Self {
-        Self { links: vec![Link { is_up: true, connection: None }; nodes * nodes], nodes, next: 1 }
-    }
-
-    fn at(&self, a: usize, b: usize) -> usize {
-        a.min(b) * self.nodes + a.max(b)
-    }
-
+    /// Whether bytes could get through.
     pub(crate) fn is_up(&self, a: usize, b: usize) -> bool {
-        self.links[self.at(a, b)].is_up
+        self.side.contains(&a) == self.side.contains(&b) && !self.cut.contains(&pair(a, b))
     }
 
-    pub(crate) fn set_up(&mut self, (a, b): (usize, usize), is_up: bool) {
-        let at = self.at(a, b);
-        self.links[at].is_up = is_up;
+    pub(crate) fn cut(&mut self, a: usize, b: usize) {
+        self.cut.insert(pair(a, b));
+    }
+
+    pub(crate) fn mend(&mut self, a: usize, b: usize) {
+        self.cut.remove(&pair(a, b));
+    }
+
+    /// Mends everything but what is between the nodes of `side` and all others.
+    pub(crate) fn split(&mut self, side: BTreeSet<usize>) {
+        self.cut.clear();
+        self.side = side;
     }
 
     pub(crate) fn connection(&self, a: usize, b: usize) -> Option<Connection> {
-        self.links[self.at(a, b)].connection
+        self.connections.get(&pair(a, b)).copied()
+    }
+
+    /// Every connection, in the order of the nodes.
+    pub(crate) fn connections(&self) -> Vec<((usize, usize), Connection)> {
+        self.connections.iter().map(|(pair, connection)| (*pair, *connection)).collect()
+    }
+
+    /// The nodes that a node has a connection to.
+    pub(crate) fn neighbours(&self, node: usize) -> Vec<usize> {
+        self.neighbours.get(&node).into_iter().flatten().copied().collect()
     }
 
     /// A new connection in place of whatever there was.
-    pub(crate) fn connect(&mut self, (a, b): (usize, usize), lives: (u32, u32)) -> Connection {
-        let connection = Connection { number: self.next, lives };
-        let at = self.at(a, b);
-        self.links[at].connection = Some(connection);
+    pub(crate) fn connect(&mut self, a: usize, b: usize, lives: (u32, u32)) -> Connection {
         self.next += 1;
+        let connection = Connection { number: self.next, lives };
+        self.connections.insert(pair(a, b), connection);
+        self.neighbours.entry(a).or_default().insert(b);
+        self.neighbours.entry(b).or_default().insert(a);
         connection
     }
 
     /// Ends a connection; says whether there was one.
     pub(crate) fn disconnect(&mut self, a: usize, b: usize) -> bool {
-        let at = self.at(a, b);
-        self.links[at].connection.take().is_some()
+        for (one, other) in [(a, b), (b, a)] {
+            if let Some(neighbours) = self.neighbours.get_mut(&one) {
+                neighbours.remove(&other);
+            }
+        }
+        self.connections.remove(&pair(a, b)).is_some()
     }
 
-    /// Every pair once.
-    pub(crate) fn pairs(&self) -> Vec<(usize, usize)> {
-        (0..self.nodes).flat_map(|a| (a + 1..self.nodes).map(move |b| (a, b))).collect()
+    /// Lets two nodes look for each other from now on; says whether they did not before.
+    pub(crate) fn want(&mut self, a: usize, b: usize) -> bool {
+        self.wanted.insert(pair(a, b))
+    }
+
+    pub(crate) fn is_wanted(&self, a: usize, b: usize) -> bool {
+        self.wanted.contains(&pair(a, b))
+    }
+
+    /// The pairs that look for each other.
+    pub(crate) fn wanted(&self) -> Vec<(usize, usize)> {
+        self.wanted.iter().copied().collect()
+    }
+
+    /// The nodes that a node looks for.
+    pub(crate) fn wanted_of(&self, node: usize) -> Vec<usize> {
+        let others = self.wanted.iter().filter_map(|(a, b)| match node {
+            _ if *a == node => Some(*b),
+            _ if *b == node => Some(*a),
+            _ => None,
+        });
+        others.collect()
     }
 }

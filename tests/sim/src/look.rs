@@ -7,9 +7,14 @@ use messagehub_protocol::{pdu, rules::rules_of};
 use messagehub_store::{
     Room, Snapshot,
     events::{self, Standing, StoredEvent},
-    extremities, memberships, pending, room_state, rooms,
+    extremities, memberships, pending, receipts, room_state, rooms,
 };
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    events::{StateEventType, receipt::ReceiptThread, room::member::MembershipState},
+};
+
+use crate::trace::hash_of;
 
 /// Missing events named in a report.
 const MAX_NAMED: usize = 10;
@@ -19,14 +24,18 @@ const MAX_NAMED: usize = 10;
 pub(crate) struct Glance {
     pub(crate) heads: BTreeSet<OwnedEventId>,
     pub(crate) servers: BTreeSet<OwnedServerName>,
-    /// Events that wait for others, and what they wait for, in words; empty when there are none.
-    pub(crate) waiting: String,
+    /// Events that wait for others, and the server that made each.
+    pub(crate) waiting: Vec<(OwnedEventId, Option<OwnedServerName>)>,
 }
 
 /// One event as a node holds it.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
-    pub(crate) json: String,
+    /// A hash of its bytes, without what may differ; [`text`] has these.
+    pub(crate) bytes: u64,
+    pub(crate) sender: OwnedUserId,
+    /// When it was made, as it says itself, in milliseconds.
+    pub(crate) ts: u64,
     pub(crate) standing: Standing,
     pub(crate) is_shown: bool,
     pub(crate) is_redacted: bool,
@@ -66,14 +75,81 @@ pub(crate) fn glance(
     }))
 }
 
-fn waiting(snap: &Snapshot<'_>, room_id: &OwnedRoomId) -> Result<String, StoreError> {
-    let waiting: Vec<_> =
-        pending::list(snap, room_id)?.into_iter().map(|event| event.event_id).collect();
-    if waiting.is_empty() {
-        return Ok(String::new());
+fn waiting(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+) -> Result<Vec<(OwnedEventId, Option<OwnedServerName>)>, StoreError> {
+    let sender = |json: &str| -> Option<OwnedServerName> {
+        let event: serde_json::Value = serde_json::from_str(json).ok()?;
+        let sender = <&UserId>::try_from(event.get("sender")?.as_str()?).ok()?;
+        Some(sender.server_name().to_owned())
+    };
+    let waiting = pending::list(snap, room_id)?;
+    Ok(waiting.into_iter().map(|event| (event.event_id, sender(&event.json))).collect())
+}
+
+/// What the waiting events of a room lack, for a report.
+pub(crate) fn missing(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+) -> Result<Vec<OwnedEventId>, StoreError> {
+    pending::list_missing(snap, room_id, MAX_NAMED)
+}
+
+/// How far a user has read, as a node knows it.
+pub(crate) fn receipt(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+    user_id: &UserId,
+) -> Result<Option<OwnedEventId>, StoreError> {
+    let Some(room) = rooms::find(snap, room_id)? else { return Ok(None) };
+    let kind = (receipts::Kind::Public, &ReceiptThread::Unthreaded);
+    receipts::find(snap, room.nid, user_id, kind)
+}
+
+/// The last head of a room, and the servers in it.
+pub(crate) fn newest(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+) -> Result<Option<(OwnedEventId, Vec<OwnedServerName>)>, StoreError> {
+    let Some(room) = rooms::find(snap, room_id)? else { return Ok(None) };
+    let Some(nid) = extremities::list(snap, room.nid)?.into_iter().next_back() else {
+        return Ok(None);
+    };
+    Ok(Some((events::id(snap, nid)?, memberships::servers_in(snap, room.nid)?)))
+}
+
+/// What a user is in a room, as a node knows it.
+pub(crate) fn membership(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+    user_id: &UserId,
+) -> Result<Option<MembershipState>, StoreError> {
+    let Some(room) = rooms::find(snap, room_id)? else { return Ok(None) };
+    Ok(memberships::find(snap, room.nid, user_id)?.map(|member| member.membership))
+}
+
+/// The users who are invited to a room.
+pub(crate) fn invited(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+) -> Result<Vec<OwnedUserId>, StoreError> {
+    let Some(room) = rooms::find(snap, room_id)? else { return Ok(Vec::new()) };
+    let mut invited = Vec::new();
+    for (kind, state_key, nid) in room_state::all(snap, room.state)? {
+        let content = events::pdu(snap, nid)?;
+        let is_invite = kind == StateEventType::RoomMember
+            && content.content().get().contains(r#""membership":"invite""#);
+        if is_invite && let Ok(user_id) = UserId::parse(state_key) {
+            invited.push(user_id);
+        }
     }
-    let missing = pending::list_missing(snap, room_id, MAX_NAMED)?;
-    Ok(format!("{waiting:?} wait for {missing:?}"))
+    Ok(invited)
+}
+
+/// Whether a node has an event in whatever way.
+pub(crate) fn has(snap: &Snapshot<'_>, event_id: &EventId) -> Result<bool, StoreError> {
+    Ok(events::find(snap, event_id)?.is_some() || pending::contains(snap, event_id)?)
 }
 
 /// Which of some events a node has not in their place.
@@ -123,7 +199,9 @@ fn placed(snap: &Snapshot<'_>, event_id: &EventId) -> Result<Option<StoredEvent>
 fn hold(room: &Room, event: &StoredEvent) -> Held {
     let key = event.pdu.state_key();
     Held {
-        json: bare(room, event),
+        bytes: hash_of(bare(room, event)),
+        sender: event.pdu.sender().to_owned(),
+        ts: event.pdu.origin_server_ts().get().into(),
         standing: event.standing,
         is_shown: event.pos.is_some(),
         is_redacted: event.redacted_by.is_some(),
@@ -131,6 +209,17 @@ fn hold(room: &Room, event: &StoredEvent) -> Held {
         redacts: event.pdu.redacts().map(ToOwned::to_owned),
         sets: key.map(|key| (event.pdu.kind().to_string(), key.to_owned())),
     }
+}
+
+/// The bytes of an event, for a report.
+pub(crate) fn text(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+    event_id: &EventId,
+) -> Result<String, StoreError> {
+    let room = rooms::find(snap, room_id)?;
+    let event = events::find(snap, event_id)?;
+    Ok(room.zip(event).map(|(room, event)| bare(&room, &event)).unwrap_or_default())
 }
 
 /// An event without what may differ: its signatures, since an invite may have that of the invited

@@ -1,280 +1,229 @@
-//! The course of a run: trouble, peace, the last word.
+//! A run before it happens: everything that is decided beforehand, as data. A seed makes one; a
+//! smaller one can be made by leaving things out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt};
 
-use messagehub_homeserver::history;
-use messagehub_store::outbox;
-use ruma::OwnedRoomId;
+use ruma::RoomVersionId;
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    Fault, Switches, deeds,
-    look::{self, Glance},
-    transport, verdict,
-    world::World,
-};
-
-/// How long peace may take until everything is everywhere. Heads are compared every minute, a
-/// broken connection is noticed after 15 seconds, and one repair may need several rounds.
-const PEACE: Duration = Duration::from_secs(600);
-
-/// With something switched off there is nothing to hope for after that long.
-const PEACE_IN_VAIN: Duration = Duration::from_secs(200);
-
-/// How often is looked whether peace has come.
-const GLANCE: Duration = Duration::from_secs(5);
-
-/// How long people get to gather in the first rooms.
-const GATHERING: Duration = Duration::from_secs(30);
-
-/// Batches of history that a node is asked for: more than any room here has.
-const MAX_BATCHES: usize = 50;
-
-/// Plays a whole run.
-pub(crate) async fn play(world: &Rc<World>) -> Result<(), Fault> {
-    gather(world).await?;
-    trouble(world).await?;
-    peace(world).await?;
-    settle(world, "peace").await?;
-    last_words(world).await?;
-    settle(world, "the last word").await?;
-    scroll_back(world).await?;
-    verdict::judge(world).await
+/// Whether some of the Server-Server API works between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Endpoints {
+    /// As always.
+    #[default]
+    Answered,
+    /// Every request is refused with 404, as by a node that does not have them.
+    Refused,
 }
 
-/// Everybody comes, and the first rooms are made.
-async fn gather(world: &Rc<World>) -> Result<(), Fault> {
-    for node in 0..world.nodes.len() {
-        world.start(node).await?;
-    }
-    tokio::time::sleep(world.between(0, 4_000)).await;
-    deeds::found(world, 0);
-    if world.chance(50) {
-        deeds::found(world, 1);
-    }
-    for _ in 0..2 {
-        tokio::time::sleep(GATHERING / 2).await;
-        for node in 0..world.nodes.len() {
-            deeds::join_all(world, node);
-        }
-    }
-    tokio::time::sleep(world.between(0, 10_000)).await;
-    Ok(())
+/// What can be taken away, to see that runs fail without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Switches {
+    /// The comparison of heads (D11).
+    pub heads: Endpoints,
+    /// What fills gaps: missing events, and the state at an event. Backfill stays.
+    pub gaps: Endpoints,
+    /// What the outbox delivers: invites, receipts, departures (D12).
+    pub outbox: Endpoints,
 }
 
-/// People act while links break and nodes die.
-async fn trouble(world: &Rc<World>) -> Result<(), Fault> {
-    for _ in 0..world.plan.steps {
-        let cuts = u64::from(world.plan.cuts);
-        let crashes = u64::from(world.plan.crashes);
-        match world.below(100) {
-            at if at < cuts => cut(world),
-            at if at < cuts + crashes => crash(world).await?,
-            _ => {
-                let alive = world.alive();
-                if let Some(node) = world.pick(&alive) {
-                    deeds::something(world, node);
-                }
+impl Switches {
+    /// Whether a request for this path is refused.
+    pub(crate) fn refuses(self, path: &str) -> bool {
+        let any = |parts: &[&str]| parts.iter().any(|part| path.contains(part));
+        (self.heads == Endpoints::Refused && any(&["/net.messagehub/heads"]))
+            || (self.gaps == Endpoints::Refused
+                && any(&["/get_missing_events/", "/state_ids/", "/v1/state/"]))
+            || (self.outbox == Endpoints::Refused
+                && any(&["/v2/invite/", "/v1/invite/", "/v1/send/", "_leave/"]))
+    }
+}
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// The seed it was drawn from; everything that is drawn while it runs follows from it too.
+    pub seed: u64,
+    /// The nodes.
+    pub nodes: Vec<NodePlan>,
+    /// Users on each node.
+    pub users: usize,
+    /// The network.
+    pub net: NetPlan,
+    /// The version of each room, as far as there are that many.
+    pub versions: Vec<RoomVersionId>,
+    /// Nodes that are in one room from the start, the first ones; 0 for no such room.
+    pub crowd: usize,
+    /// Nodes that make a room when everybody has come.
+    pub founders: Vec<usize>,
+    /// What happens then, in this order.
+    pub steps: Vec<Step>,
+    /// What is taken away.
+    pub switches: Switches,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// Whether it takes part at all; so the others keep their numbers when it is left out.
+    pub is_there: bool,
+    /// How far its clock is ahead, in milliseconds.
+    pub skew_ms: u64,
+    /// What it does besides what its software does; empty for an honest one.
+    pub vices: BTreeSet<Vice>,
+}
+
+impl NodePlan {
+    /// Whether it does nothing but what its software does.
+    pub fn is_honest(&self) -> bool {
+        self.vices.is_empty()
+    }
+}
+
+/// What a hostile node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Vice {
+    /// It speaks in the name of others.
+    Forges,
+    /// It says different things to different nodes about what came after what.
+    Equivocates,
+    /// It sends what cannot be placed, without end.
+    Floods,
+    /// It gives no event to anybody and hands no frame on.
+    Withholds,
+    /// It names heads that do not exist, or none at all.
+    LiesInHeads,
+    /// It leaves things out of the states that it tells.
+    TellsWrongStates,
+}
+
+/// The network. Shares are in percent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetPlan {
+    /// Frames lost on one hop.
+    pub frames_lost: u32,
+    /// Requests lost on the way there, and as many on the way back.
+    pub requests_lost: u32,
+    /// Frames that come twice.
+    pub twice: u32,
+    /// Frames that come late, so that others overtake them.
+    pub late: u32,
+    /// Pairs of connected nodes that exchange frames of a room directly.
+    pub mesh: u32,
+    /// How long one hop takes at most, in milliseconds.
+    pub hop_ms: u64,
+    /// Nodes without a direct path to each other, ever.
+    pub apart: BTreeSet<usize>,
+}
+
+/// Something that happens, after a pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What.
+    pub what: What,
+    /// The pause that follows it, in milliseconds.
+    pub pause_ms: u64,
+}
+
+/// What happens. `seed` decides what only the moment can tell, such as which of the rooms that
+/// somebody is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// Somebody on a node does something.
+    Deed {
+        /// The node.
+        node: usize,
+        /// What.
+        deed: Deed,
+        /// For the details.
+        seed: u64,
+    },
+    /// A hostile node does something that its software does not.
+    Misdeed {
+        /// The node.
+        node: usize,
+        /// What; one of its vices.
+        vice: Vice,
+        /// For the details.
+        seed: u64,
+    },
+    /// A link breaks.
+    Cut(usize, usize),
+    /// A link is mended.
+    Mend(usize, usize),
+    /// Some nodes have no link to the others any more; among themselves all links are mended.
+    Split(BTreeSet<usize>),
+    /// All links are mended.
+    Heal,
+    /// A node dies where it stands.
+    Kill(usize),
+    /// A dead node starts again with what it had committed.
+    Start(usize),
+}
+
+/// What people do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each says what it is")]
+pub enum Deed {
+    Message,
+    State,
+    Power,
+    Redact,
+    Create,
+    Invite,
+    Join,
+    Leave,
+    Kick,
+    Ban,
+    Unban,
+    Read,
+}
+
+impl Script {
+    /// Whether a node takes part.
+    pub(crate) fn is_there(&self, node: usize) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.is_there)
+    }
+
+    /// Whether a node is honest.
+    pub(crate) fn is_honest(&self, node: usize) -> bool {
+        self.nodes.get(node).is_none_or(NodePlan::is_honest)
+    }
+
+    /// Whether a node has a vice.
+    pub(crate) fn has(&self, node: usize, vice: Vice) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.vices.contains(&vice))
+    }
+
+    /// Whether two nodes could ever have a direct path.
+    pub(crate) fn may_meet(&self, a: usize, b: usize) -> bool {
+        !(self.net.apart.contains(&a) && self.net.apart.contains(&b))
+    }
+
+    /// The nodes that take part.
+    pub fn present(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.is_there(*node)).collect()
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, users, net, .. } = self;
+        writeln!(f, "script of seed {seed}: nodes {:?}, users on each: {users}", self.present())?;
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_there) {
+            if !node.is_honest() {
+                writeln!(f, "  node {index} is hostile: {:?}", node.vices)?;
             }
         }
-        tokio::time::sleep(world.between(0, world.plan.pause_ms)).await;
+        let skews: Vec<_> = self.present().iter().map(|node| self.nodes[*node].skew_ms).collect();
+        writeln!(f, "  clocks ahead by {skews:?} ms; {net:?}")?;
+        writeln!(f, "  crowd {}, founders {:?}, {:?}", self.crowd, self.founders, self.versions)?;
+        if self.switches != Switches::default() {
+            writeln!(f, "  {:?}", self.switches)?;
+        }
+        for (number, Step { what, pause_ms }) in (1..).zip(&self.steps) {
+            writeln!(f, "  {number:3}. {what:?}, then {pause_ms} ms")?;
+        }
+        Ok(())
     }
-    Ok(())
-}
-
-/// Cuts one link, or a group of nodes off from the rest, or mends everything.
-fn cut(world: &Rc<World>) {
-    let pairs = world.links.borrow().pairs();
-    match world.below(4) {
-        0 => pairs.into_iter().for_each(|pair| transport::set_link(world, pair, true)),
-        1 => {
-            if let Some(pair) = world.pick(&pairs) {
-                transport::set_link(world, pair, world.chance(30));
-            }
-        }
-        _ => {
-            let side: Vec<bool> = world.nodes.iter().map(|_| world.chance(50)).collect();
-            for (a, b) in pairs {
-                transport::set_link(world, (a, b), side[a] == side[b]);
-            }
-        }
-    }
-}
-
-/// Kills a node, or starts one that is dead.
-async fn crash(world: &Rc<World>) -> Result<(), Fault> {
-    let dead: Vec<usize> =
-        (0..world.nodes.len()).filter(|node| !world.nodes[*node].is_alive()).collect();
-    if let Some(node) = world.pick(&dead)
-        && world.chance(60)
-    {
-        return revive(world, node).await;
-    }
-    let alive = world.alive();
-    if let Some(node) = world.pick(&alive) {
-        // In the middle of something, if possible.
-        deeds::something(world, node);
-        if world.chance(50) {
-            tokio::time::sleep(world.between(0, 500)).await;
-        }
-        world.count(|tally| tally.crashes += 1);
-        world.stop(node).await;
-        if world.chance(40) {
-            return revive(world, node).await;
-        }
-    }
-    Ok(())
-}
-
-async fn revive(world: &Rc<World>, node: usize) -> Result<(), Fault> {
-    world.start(node).await?;
-    world.recover(node).await
-}
-
-/// Everything works again, for good.
-async fn peace(world: &Rc<World>) -> Result<(), Fault> {
-    // What people wanted before goes on for as long as a request may take.
-    tokio::time::sleep(world.between(0, 5_000)).await;
-    world.is_peace.set(true);
-    let pairs = world.links.borrow().pairs();
-    for pair in pairs {
-        transport::set_link(world, pair, true);
-    }
-    for node in 0..world.nodes.len() {
-        if !world.nodes[node].is_alive() {
-            revive(world, node).await?;
-        }
-    }
-    // Joins that people have begun take a minute at most.
-    tokio::time::sleep(Duration::from_secs(90)).await;
-    Ok(())
-}
-
-/// Waits until every node has what any other has.
-async fn settle(world: &Rc<World>, when: &str) -> Result<(), Fault> {
-    let rooms: Vec<OwnedRoomId> =
-        world.rooms.borrow().iter().map(|room| room.room_id.clone()).collect();
-    let patience = match world.plan.switches == Switches::default() {
-        true => PEACE,
-        false => PEACE_IN_VAIN,
-    };
-    let mut waited = Duration::ZERO;
-    loop {
-        let mut open = None;
-        for room_id in &rooms {
-            open = open.or(unsettled(world, room_id).await?);
-        }
-        let open = open.or(undelivered(world).await?);
-        let Some(open) = open else { return Ok(()) };
-        if waited >= patience {
-            for room_id in &rooms {
-                for (node, glance) in glances(world, room_id).await? {
-                    tracing::info!(node, %room_id, ?glance, "in the end");
-                }
-            }
-            return Err(format!("{waited:?} after {when}, {open}").into());
-        }
-        tokio::time::sleep(GLANCE).await;
-        waited += GLANCE;
-    }
-}
-
-/// What is still different between nodes in one room, in words.
-async fn unsettled(world: &Rc<World>, room_id: &OwnedRoomId) -> Result<Option<String>, Fault> {
-    let glances = glances(world, room_id).await?;
-    let members: BTreeSet<_> = glances.keys().map(|node| world.nodes[*node].name.clone()).collect();
-    let all_heads: BTreeSet<_> = glances.values().flat_map(|glance| glance.heads.clone()).collect();
-    for (node, glance) in &glances {
-        let (node, waiting) = (*node, &glance.waiting);
-        if !waiting.is_empty() {
-            return Ok(Some(format!("on node {node} in {room_id} {waiting}")));
-        }
-        let heads = all_heads.clone();
-        let Some(hs) = world.nodes[node].hs() else { continue };
-        let lacking = hs.store.read(move |snap| look::lacking(snap, &heads)).await?;
-        if !lacking.is_empty() {
-            return Ok(Some(format!("node {node} lacks {lacking:?} in {room_id}")));
-        }
-    }
-    for (node, glance) in &glances {
-        if glance.servers != members {
-            let named = |names: &BTreeSet<ruma::OwnedServerName>| {
-                names.iter().filter_map(|name| world.node_of(name)).collect::<Vec<_>>()
-            };
-            return Ok(Some(format!(
-                "node {node} believes {:?} to be in {room_id}, where {:?} believe to be",
-                named(&glance.servers),
-                named(&members)
-            )));
-        }
-    }
-    Ok(None)
-}
-
-async fn undelivered(world: &Rc<World>) -> Result<Option<String>, Fault> {
-    for node in &world.nodes {
-        let Some(hs) = node.hs() else { continue };
-        let left = hs.store.read(outbox::destinations).await?;
-        if !left.is_empty() {
-            let to: Vec<_> = left.iter().filter_map(|(name, _)| world.node_of(name)).collect();
-            return Ok(Some(format!("the outbox of node {} waits for {to:?}", node.index)));
-        }
-    }
-    Ok(None)
-}
-
-/// What each member node sees of a room.
-pub(crate) async fn glances(
-    world: &Rc<World>,
-    room_id: &OwnedRoomId,
-) -> Result<BTreeMap<usize, Glance>, Fault> {
-    let mut glances = BTreeMap::new();
-    for node in &world.nodes {
-        let Some(hs) = node.hs() else { continue };
-        let (name, room_id) = (node.name.clone(), room_id.clone());
-        let read = hs.store.read(move |snap| look::glance(snap, &name, &room_id));
-        if let Some(glance) = read.await? {
-            glances.insert(node.index, glance);
-        }
-    }
-    Ok(glances)
-}
-
-/// Everybody says one thing more, so that what each knows has successors; then one who knows all
-/// of that.
-async fn last_words(world: &Rc<World>) -> Result<(), Fault> {
-    let rooms: Vec<OwnedRoomId> =
-        world.rooms.borrow().iter().map(|room| room.room_id.clone()).collect();
-    for room_id in &rooms {
-        for node in glances(world, room_id).await?.into_keys() {
-            deeds::last_word(world, node, room_id).await?;
-        }
-    }
-    settle(world, "the first last words").await?;
-    for room_id in &rooms {
-        for node in glances(world, room_id).await?.into_keys() {
-            if deeds::last_word(world, node, room_id).await? {
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// People scroll back to the beginning.
-async fn scroll_back(world: &Rc<World>) -> Result<(), Fault> {
-    for node in 0..world.nodes.len() {
-        let Some(hs) = world.nodes[node].hs() else { continue };
-        for room_id in world.rooms_of(node).await? {
-            for _ in 0..MAX_BATCHES {
-                if history::more(&hs, &room_id).await? != history::Progress::More {
-                    break;
-                }
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,27 +1,17 @@
-//! The simulator as the transport: connections, requests and frames, as `net` would carry them.
+//! The simulator as the transport: connections, subscriptions and frames, as `net` would carry
+//! them. Requests are in `requests`.
 
 use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use messagehub_homeserver::peers::{
-    Acceptance, Inbound, NetStatus, Outbound, PeerIdentity, RequestError,
-};
-use ruma::{OwnedRoomId, OwnedServerName};
+use messagehub_homeserver::peers::{Acceptance, Inbound, NetStatus, Outbound};
+use ruma::{OwnedRoomId, ServerName};
 use tokio::sync::{mpsc, oneshot};
-use tower::ServiceExt as _;
 
-use crate::{links::Connection, trace::hash_of, world::World};
-
-/// How long one hop takes, in milliseconds: a LAN at its best, a bad mobile network at its worst.
-const HOP_MS: (u64, u64) = (1, 300);
+use crate::{dice::Dice, links::Connection, requests, script::Vice, trace::hash_of, world::World};
 
 /// How much later some frames come, in milliseconds, so that others overtake them.
 const LATE_MS: (u64, u64) = (500, 8_000);
-
-/// Of a hundred frames, those that come late, and those that come twice.
-const LATE: u32 = 10;
-const TWICE: u32 = 5;
 
 /// How long a broken connection stands before anybody notices, in milliseconds.
 const UNNOTICED_MS: (u64, u64) = (100, 15_000);
@@ -29,10 +19,13 @@ const UNNOTICED_MS: (u64, u64) = (100, 15_000);
 /// How long two nodes need to find each other once they can, in milliseconds.
 const FINDING_MS: (u64, u64) = (50, 3_000);
 
-/// Longer than any request waits.
-const NEVER: Duration = Duration::from_secs(600);
+/// Up to this many nodes are one LAN, in which all find all; where there are more, a node looks for
+/// a few of each room.
+const LAN: usize = 16;
 
-type Reply = oneshot::Sender<Result<http::Response<Bytes>, RequestError>>;
+/// Nodes of a room that a new one looks for: those next to it in an order of their own, which keeps
+/// the room connected, and as many by chance.
+const LOOKED_FOR: usize = 2;
 
 /// Does what a node asks of the transport, as long as it lives.
 pub(crate) async fn pump(world: Rc<World>, node: usize, mut outbound: mpsc::Receiver<Outbound>) {
@@ -50,57 +43,76 @@ pub(crate) async fn pump(world: Rc<World>, node: usize, mut outbound: mpsc::Rece
                 world.ledger.borrow_mut().lose(node, room_id);
             }
             Outbound::Request { destination, request, reply } => {
-                let task = carry(Rc::clone(&world), node, (destination, request), reply);
+                let task = requests::carry(Rc::clone(&world), node, (destination, request), reply);
                 world.spawn(node, task);
             }
             Outbound::Status { reply } => drop(reply.send(NetStatus::default())),
-            // Every node is found by mDNS, and nobody is searched for.
-            Outbound::Learn { .. } | Outbound::Advertise { .. } | Outbound::Find { .. } => {}
+            // Addresses do not change here, names are not searched for, and nobody is relayed by
+            // the transport itself.
+            Outbound::Learn { .. }
+            | Outbound::Advertise { .. }
+            | Outbound::Find { .. }
+            | Outbound::Records { .. }
+            | Outbound::Trusted { .. } => {}
         }
     }
 }
 
-/// A node is there: whoever can reach it will find it.
+/// A node is there: whoever looks for it and can reach it will find it.
 pub(crate) fn attach(world: &Rc<World>, node: usize) {
-    for other in 0..world.nodes.len() {
-        if other != node {
-            seek(world, node, other);
-        }
-    }
+    let others = match world.nodes.len() <= LAN {
+        true => (0..world.nodes.len()).filter(|other| *other != node).collect(),
+        false => world.links.borrow().wanted_of(node),
+    };
+    others.into_iter().for_each(|other| want(world, node, other));
 }
 
 /// A node is gone: its connections end, which the others notice in time.
 pub(crate) fn detach(world: &Rc<World>, node: usize) {
-    for other in 0..world.nodes.len() {
-        if other == node {
-            continue;
-        }
+    let neighbours = world.links.borrow().neighbours(node);
+    for other in neighbours {
         let Some(connection) = world.links.borrow().connection(node, other) else { continue };
         fade(world, (node, other), connection);
     }
 }
 
-/// Cuts or mends a link.
-pub(crate) fn set_link(world: &Rc<World>, (a, b): (usize, usize), is_up: bool) {
-    if world.links.borrow().is_up(a, b) == is_up {
-        return;
-    }
-    world.note(("link", a, b, is_up));
-    world.links.borrow_mut().set_up((a, b), is_up);
-    let connection = world.links.borrow().connection(a, b);
-    match (is_up, connection) {
-        (true, None) => seek(world, a, b),
-        (false, Some(connection)) => {
+/// After links were cut or mended: what stands and does not work any more ends, and who looks for
+/// each other tries again.
+pub(crate) fn relink(world: &Rc<World>) {
+    let (connections, wanted) = {
+        let links = world.links.borrow();
+        (links.connections(), links.wanted())
+    };
+    for ((a, b), connection) in connections {
+        if !world.links.borrow().is_up(a, b) {
             world.count(|tally| tally.cuts += 1);
             fade(world, (a, b), connection);
         }
-        _ => {}
     }
+    for (a, b) in wanted {
+        let links = world.links.borrow();
+        if links.is_up(a, b) && links.connection(a, b).is_none() {
+            drop(links);
+            seek(world, a, b);
+        }
+    }
+}
+
+fn want(world: &Rc<World>, a: usize, b: usize) {
+    if world.script.may_meet(a, b) {
+        world.links.borrow_mut().want(a, b);
+        seek(world, a, b);
+    }
+}
+
+/// How long two nodes need to find each other this time.
+pub(crate) fn finding(way: &Dice) -> Duration {
+    way.between(FINDING_MS.0, FINDING_MS.1)
 }
 
 /// Two nodes find each other after a while, if they can by then.
 fn seek(world: &Rc<World>, a: usize, b: usize) {
-    let after = world.between(FINDING_MS.0, FINDING_MS.1);
+    let after = finding(&world.way(a, b));
     let here = Rc::clone(world);
     world.fly(async move {
         tokio::time::sleep(after).await;
@@ -110,7 +122,7 @@ fn seek(world: &Rc<World>, a: usize, b: usize) {
 
 /// A connection that carries nothing any more ends after a while, unless the link is back by then.
 fn fade(world: &Rc<World>, (a, b): (usize, usize), connection: Connection) {
-    let after = world.between(UNNOTICED_MS.0, UNNOTICED_MS.1);
+    let after = world.way(a, b).between(UNNOTICED_MS.0, UNNOTICED_MS.1);
     let here = Rc::clone(world);
     world.fly(async move {
         tokio::time::sleep(after).await;
@@ -118,8 +130,11 @@ fn fade(world: &Rc<World>, (a, b): (usize, usize), connection: Connection) {
         let works = here.links.borrow().is_up(a, b) && connection.lives == lives(&here, a, b);
         if stands && !works {
             sever(&here, a, b);
+            let is_wanted = here.links.borrow().is_wanted(a, b);
             // Whoever can reach the other still will look again.
-            seek(&here, a, b);
+            if is_wanted {
+                seek(&here, a, b);
+            }
         }
     });
 }
@@ -130,26 +145,28 @@ fn lives(world: &World, a: usize, b: usize) -> (u32, u32) {
     (life(a.min(b)), life(a.max(b)))
 }
 
-fn connect(world: &Rc<World>, a: usize, b: usize) {
+/// Connects two nodes if that is possible now.
+pub(crate) fn connect(world: &Rc<World>, a: usize, b: usize) {
     let keys = |node: usize| world.nodes[node].hs().map(|hs| hs.identity.server_keys());
     let (Some(keys_a), Some(keys_b)) = (keys(a), keys(b)) else { return };
     let lives = lives(world, a, b);
     let stands = world.links.borrow().connection(a, b).is_some_and(|stands| stands.lives == lives);
-    if stands || !world.links.borrow().is_up(a, b) {
+    if stands || !world.script.may_meet(a, b) || !world.links.borrow().is_up(a, b) {
         return;
     }
     // A node that died and came back before anybody noticed has no connection any more.
     sever(world, a, b);
-    let connection = world.links.borrow_mut().connect((a, b), lives);
+    let connection = world.links.borrow_mut().connect(a, b, lives);
     world.note(("connected", a, b, connection.number));
     for (here, there, server_keys) in [(a, b, keys_b), (b, a, keys_a)] {
         let peer_id = world.nodes[there].peer_id.clone();
-        let addresses = vec![format!("/ip4/10.0.0.{there}/tcp/4001")];
+        let addresses = vec![format!("/ip4/10.0.{}.{}/tcp/4001", there / 256, there % 256)];
         report(world, here, Inbound::Connected { server_keys, peer_id, addresses });
     }
 }
 
-fn sever(world: &Rc<World>, a: usize, b: usize) {
+/// Ends a connection, if there is one, and tells both ends.
+pub(crate) fn sever(world: &Rc<World>, a: usize, b: usize) {
     if !world.links.borrow_mut().disconnect(a, b) {
         return;
     }
@@ -163,32 +180,49 @@ fn sever(world: &Rc<World>, a: usize, b: usize) {
 fn subscribe(world: &Rc<World>, node: usize, room_id: OwnedRoomId) {
     world.note(("subscribe", node, &room_id));
     world.with_life(node, |life| life.topics.insert(room_id.clone()));
-    for other in 0..world.nodes.len() {
-        let hears = other != node
-            && world.links.borrow().connection(node, other).is_some()
-            && listens(world, other, &room_id);
-        if hears {
-            let (here, room_id) = (Rc::clone(world), room_id.clone());
-            let after = world.between(HOP_MS.0, HOP_MS.1);
-            world.fly(async move {
-                tokio::time::sleep(after).await;
-                if !reaches(&here, node, other) {
-                    return;
-                }
-                let (peer_id, server) =
-                    (here.nodes[node].peer_id.clone(), Some(here.nodes[node].name.clone()));
-                report(&here, other, Inbound::Subscribed { peer_id, server, room_id });
-            });
-        }
+    if world.nodes.len() > LAN {
+        look_for_members(world, node, &room_id);
     }
+    let neighbours = world.links.borrow().neighbours(node);
+    for other in neighbours.into_iter().filter(|other| listens(world, *other, &room_id)) {
+        let (here, room_id) = (Rc::clone(world), room_id.clone());
+        let after = hop_time(world, node, other);
+        world.fly(async move {
+            tokio::time::sleep(after).await;
+            if !reaches(&here, node, other) {
+                return;
+            }
+            let (peer_id, server) =
+                (here.nodes[node].peer_id.clone(), Some(here.nodes[node].name.clone()));
+            report(&here, other, Inbound::Subscribed { peer_id, server, room_id });
+        });
+    }
+}
+
+/// Looks for some of those who listen to a room already.
+fn look_for_members(world: &Rc<World>, node: usize, room_id: &OwnedRoomId) {
+    let place = |other: usize| hash_of((room_id, other));
+    let mut listening: Vec<usize> = (0..world.nodes.len())
+        .filter(|other| *other != node && listens(world, *other, room_id))
+        .collect();
+    listening.sort_by_key(|other| place(*other).wrapping_sub(place(node)));
+    let dice = Dice::of(("members", world.script.seed, room_id, node));
+    let by_chance = dice.some(&listening, LOOKED_FOR);
+    listening.truncate(LOOKED_FOR);
+    listening.into_iter().chain(by_chance).for_each(|other| want(world, node, other));
 }
 
 fn listens(world: &World, node: usize, room_id: &OwnedRoomId) -> bool {
     world.with_life(node, |life| life.topics.contains(room_id)).unwrap_or_default()
 }
 
+/// How long one hop takes this time.
+pub(crate) fn hop_time(world: &World, from: usize, to: usize) -> Duration {
+    world.way(from, to).between(1, world.script.net.hop_ms)
+}
+
 /// Whether bytes get from one node to another now.
-fn reaches(world: &World, from: usize, to: usize) -> bool {
+pub(crate) fn reaches(world: &World, from: usize, to: usize) -> bool {
     let links = world.links.borrow();
     let connection = links.connection(from, to);
     let stands = connection.is_some_and(|stands| stands.lives == lives(world, from, to));
@@ -204,21 +238,26 @@ fn report(world: &World, node: usize, report: Inbound) {
 
 /// Sends a frame on from a node to its neighbours in the room, but not back to `from`.
 fn publish(world: &Rc<World>, (node, from): (usize, usize), room_id: &OwnedRoomId, frame: Bytes) {
-    for other in 0..world.nodes.len() {
+    let net = &world.script.net;
+    let neighbours = world.links.borrow().neighbours(node);
+    for other in neighbours {
         let pair = (node.min(other), node.max(other));
-        let neighbours = hash_of((room_id, pair)) % 100 < u64::from(world.plan.mesh);
-        if other == node || other == from || !neighbours || !listens(world, other, room_id) {
+        // Where connections are few, all of them carry frames.
+        let meshed =
+            world.nodes.len() > LAN || hash_of((room_id, pair)) % 100 < u64::from(net.mesh);
+        if other == from || !meshed || !listens(world, other, room_id) {
             continue;
         }
-        let copies = if world.chance(TWICE) { 2 } else { 1 };
+        let way = world.way(node, other);
+        let copies = if way.chance(net.twice) { 2 } else { 1 };
         for copy in 0..copies {
-            if !world.is_peace.get() && world.chance(world.plan.frames_lost) {
+            if !world.is_peace.get() && way.chance(net.frames_lost) {
                 world.count(|tally| tally.frames_lost += 1);
                 continue;
             }
-            let mut after = world.between(HOP_MS.0, HOP_MS.1);
-            if world.chance(LATE) {
-                after += world.between(LATE_MS.0, LATE_MS.1);
+            let mut after = hop_time(world, node, other);
+            if way.chance(net.late) {
+                after += way.between(LATE_MS.0, LATE_MS.1);
             }
             let hop = Hop { from: node, to: other, room_id: room_id.clone(), frame: frame.clone() };
             let here = Rc::clone(world);
@@ -261,111 +300,26 @@ impl Hop {
             Inbound::Frame { source, room_id: room_id.clone(), frame: frame.clone(), reply };
         report(world, to, arrived);
         match verdict.await {
-            Ok(Acceptance::Accept) if is_new => {
+            Ok(Acceptance::Accept) if is_new && !world.script.has(to, Vice::Withholds) => {
                 world.count(|tally| tally.frames_forwarded += 1);
                 publish(world, (to, from), &room_id, frame);
             }
-            Ok(Acceptance::Reject) => {
+            Ok(Acceptance::Reject) if world.script.is_honest(from) => {
                 world.fault(format!("node {to} rejected a frame that node {from} sent"));
             }
-            // An Ignore, or the node is dead.
+            // An Ignore, a hostile sender, or the node is dead.
             Ok(_) | Err(_) => {}
         }
     }
 }
 
-/// Carries one request there, and its answer back.
-async fn carry(
-    world: Rc<World>,
-    from: usize,
-    (destination, request): (OwnedServerName, http::Request<Bytes>),
-    reply: Reply,
-) {
-    let path = request.uri().path().to_owned();
-    let to = world.node_of(&destination);
-    let connection = to.and_then(|to| world.links.borrow().connection(from, to));
-    let (Some(to), Some(connection)) = (to, connection) else {
-        tokio::time::sleep(world.between(HOP_MS.0, HOP_MS.1)).await;
-        drop(reply.send(Err(RequestError::Unreachable)));
-        return;
-    };
-    let connected = |world: &World| world.links.borrow().connection(from, to) == Some(connection);
-    let asked = (request.method().as_str(), &path, hash_of(request.body()));
-    world.note(("request", from, to, asked));
-    let answer = match hop(&world, from, to).await {
-        Ok(()) if world.plan.switches.refuses(&path) => {
-            world.count(|tally| tally.requests_refused += 1);
-            Some(refusal())
-        }
-        Ok(()) => serve(&world, (from, to), request).await,
-        Err(Lost) => None,
-    };
-    let back = match answer {
-        Some(answer) => hop(&world, to, from).await.map(|()| answer),
-        None => Err(Lost),
-    };
-    match back {
-        Ok(answer) if connected(&world) => {
-            let said = (answer.status().as_u16(), hash_of(answer.body()));
-            world.note(("answer", from, to, said));
-            drop(reply.send(Ok(answer)));
-        }
-        _ => {
-            // The connection's end is noticed, or the one who asked gives up.
-            let mut reply = reply;
-            let noticed = async {
-                while connected(&world) {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            };
-            tokio::select! {
-                biased;
-                () = reply.closed() => return,
-                () = noticed => {}
-                () = tokio::time::sleep(NEVER) => {}
-            }
-            drop(reply.send(Err(RequestError::Unreachable)));
-        }
-    }
-}
-
-/// A message that did not arrive.
-struct Lost;
-
-async fn hop(world: &World, from: usize, to: usize) -> Result<(), Lost> {
-    tokio::time::sleep(world.between(HOP_MS.0, HOP_MS.1)).await;
-    let lost = !world.is_peace.get() && world.chance(world.plan.requests_lost);
-    if lost {
-        world.count(|tally| tally.requests_lost += 1);
-    }
-    if lost || !reaches(world, from, to) { Err(Lost) } else { Ok(()) }
-}
-
-/// Lets a node answer a request. It goes on with it even when nobody waits for the answer.
-async fn serve(
-    world: &Rc<World>,
-    (from, to): (usize, usize),
-    mut request: http::Request<Bytes>,
-) -> Option<http::Response<Bytes>> {
-    let peer_id = world.nodes[from].peer_id.clone();
-    request.extensions_mut().insert(PeerIdentity { peer_id });
-    let router = world.with_life(to, |life| life.router.clone())?;
-    let (done, answer) = oneshot::channel();
-    world.count(|tally| tally.requests += 1);
-    world.spawn(to, async move {
-        let Ok(response) = router.oneshot(request.map(Full::new)).await;
-        let (parts, body) = response.into_parts();
-        if let Ok(body) = body.collect().await {
-            drop(done.send(http::Response::from_parts(parts, body.to_bytes())));
-        }
-    });
-    answer.await.ok()
-}
-
-fn refusal() -> http::Response<Bytes> {
-    let mut response = http::Response::new(Bytes::from_static(
-        br#"{"errcode":"M_UNRECOGNIZED","error":"Unrecognized request"}"#,
-    ));
-    *response.status_mut() = http::StatusCode::NOT_FOUND;
-    response
+/// The node of a server, if one can be connected to it at once: on a LAN all are, sooner or later.
+pub(crate) fn is_near(world: &World, node: usize, name: &ServerName) -> Option<usize> {
+    let to = world.node_of(name)?;
+    let can = world.nodes.len() > LAN
+        && to != node
+        && world.nodes[to].is_alive()
+        && world.script.may_meet(node, to)
+        && world.links.borrow().is_up(node, to);
+    can.then_some(to)
 }

@@ -1,17 +1,17 @@
-//! The verdict: whether all nodes of a room hold the same, and all that was promised.
+//! The verdict: whether all honest nodes of a room hold the same, and all that was promised.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
 };
 
-use messagehub_store::events::Standing;
-use ruma::{OwnedEventId, OwnedRoomId};
+use messagehub_store::{StoreError, events::Standing};
+use ruma::{OwnedEventId, OwnedRoomId, events::room::member::MembershipState};
 
 use crate::{
-    Fault,
+    Fault, course, life,
     look::{self, Held, Look},
-    script,
+    measure,
     world::World,
 };
 
@@ -21,24 +21,44 @@ pub(crate) async fn judge(world: &Rc<World>) -> Result<(), Fault> {
         world.rooms.borrow().iter().map(|room| room.room_id.clone()).collect();
     for room_id in rooms {
         world.count(|tally| tally.rooms += 1);
-        let mut looks = BTreeMap::new();
-        for node in script::glances(world, &room_id).await?.into_keys() {
-            let Some(hs) = world.nodes[node].hs() else { continue };
-            let wanted = room_id.clone();
-            if let Some(seen) = hs.store.read(move |snap| look::look(snap, &wanted)).await? {
-                looks.insert(node, seen);
-            }
-        }
+        let looks = looks(world, &room_id).await?;
         if looks.len() > 1 {
             world.count(|tally| tally.shared_rooms += 1);
         }
-        compare(world, &room_id, &looks)?;
+        if let Err(Differs { event_id, between: (a, b), how }) = compare(world, &room_id, &looks) {
+            let (one, other) =
+                (text(world, a, (&room_id, &event_id)), text(world, b, (&room_id, &event_id)));
+            let (one, other) = (one.await?, other.await?);
+            return Err(format!("{how}\n  on {a}: {one}\n  on {b}: {other}").into());
+        }
         promises(world, &room_id, &looks)?;
+        invites(world, &room_id, &looks).await?;
+        receipts(world, &room_id, &looks).await?;
         if let Some(one) = looks.values().next() {
-            measure(world, one);
+            measure::measure(world, one);
         }
     }
-    Ok(())
+    forged(world).await
+}
+
+async fn looks(world: &Rc<World>, room_id: &OwnedRoomId) -> Result<BTreeMap<usize, Look>, Fault> {
+    let mut looks = BTreeMap::new();
+    for node in course::glances(world, room_id).await?.into_keys() {
+        let Some(hs) = world.nodes[node].hs() else { continue };
+        let wanted = room_id.clone();
+        if let Some(seen) = hs.store.read(move |snap| look::look(snap, &wanted)).await? {
+            looks.insert(node, seen);
+        }
+    }
+    Ok(looks)
+}
+
+/// What two nodes have differently.
+struct Differs {
+    /// The event that shows it, if it is one.
+    event_id: Option<OwnedEventId>,
+    between: (usize, usize),
+    how: String,
 }
 
 /// The same heads, state and events everywhere, and nothing missing.
@@ -46,34 +66,36 @@ fn compare(
     world: &World,
     room_id: &OwnedRoomId,
     looks: &BTreeMap<usize, Look>,
-) -> Result<(), Fault> {
+) -> Result<(), Differs> {
     let Some((first, one)) = looks.first_key_value() else { return Ok(()) };
     let disputed = disputed(looks);
     for (node, other) in looks {
+        let differs = |how| Differs { event_id: None, between: (*first, *node), how };
         let missing = &other.missing;
         if !missing.is_empty() {
-            return Err(format!("node {node} has a hole in {room_id}: {missing:?}").into());
+            return Err(differs(format!("node {node} has a hole in {room_id}: {missing:?}")));
         }
         if one.heads != other.heads {
             let (a, b) = (&one.heads, &other.heads);
-            return Err(format!(
-                "nodes {first} and {node} have other heads in {room_id}: {a:?}, {b:?}"
-            )
-            .into());
+            let how =
+                format!("nodes {first} and {node} have other heads in {room_id}: {a:?}, {b:?}");
+            return Err(differs(how));
         }
         if one.state != other.state {
-            let differs = difference(&one.state, &other.state);
-            return Err(format!(
-                "nodes {first} and {node} have other state in {room_id}:\n{differs}"
-            )
-            .into());
+            let lines = difference(&one.state, &other.state);
+            let how = format!("nodes {first} and {node} have other state in {room_id}:\n{lines}");
+            return Err(differs(how));
         }
         for (event_id, held) in &other.events {
             if one.events.contains_key(event_id) && disputed.contains(event_id) {
                 continue;
             }
-            same(world, (*first, one.events.get(event_id)), (*node, held))
-                .map_err(|what| format!("{event_id} in {room_id}: {what}"))?;
+            let pair = ((*first, one.events.get(event_id)), (*node, held));
+            same(world, pair).map_err(|what| Differs {
+                event_id: Some(event_id.clone()),
+                between: (*first, *node),
+                how: format!("{event_id} in {room_id}: {what}"),
+            })?;
         }
     }
     Ok(())
@@ -92,24 +114,24 @@ fn disputed(looks: &BTreeMap<usize, Look>) -> BTreeSet<OwnedEventId> {
 
 fn same(
     world: &World,
-    (first, one): (usize, Option<&Held>),
-    (node, other): (usize, &Held),
+    ((first, one), (node, other)): ((usize, Option<&Held>), (usize, &Held)),
 ) -> Result<(), String> {
     let Some(one) = one else { return Err(format!("on node {node}, not on {first}")) };
-    if one.json != other.json {
-        let (a, b) = (&one.json, &other.json);
+    if one.bytes != other.bytes {
         let (by_one, by_other) = (one.is_redacted, other.is_redacted);
         return Err(format!(
-            "other bytes on nodes {first} (redacted: {by_one}) and {node} ({by_other}):\n  {a}\n  {b}"
+            "other bytes on nodes {first} (redacted: {by_one}) and {node} ({by_other})"
         ));
     }
+    let sender = life::home(world, &other.sender);
+    let is_honest = sender.is_none_or(|sender| world.script.is_honest(sender));
     for (at, held) in [(first, one), (node, other)] {
-        // Everybody here is honest.
-        if held.standing == Standing::Rejected {
+        // Whoever is honest sends nothing that the rules forbid.
+        if is_honest && held.standing == Standing::Rejected {
             return Err(format!("rejected on node {at}"));
         }
         // What is not shown failed by the state that was current when it came.
-        if !held.is_shown && held.standing != Standing::SoftFailed {
+        if is_honest && !held.is_shown && held.standing != Standing::SoftFailed {
             return Err(format!("{:?} and not shown on node {at}", held.standing));
         }
     }
@@ -121,7 +143,19 @@ fn same(
     Ok(())
 }
 
-/// Everything that was promised by a node that is still there is with everybody.
+async fn text(
+    world: &World,
+    node: usize,
+    (room_id, event_id): (&OwnedRoomId, &Option<OwnedEventId>),
+) -> Result<String, Fault> {
+    let (Some(hs), Some(event_id)) = (world.nodes[node].hs(), event_id.clone()) else {
+        return Ok(String::new());
+    };
+    let room_id = room_id.clone();
+    Ok(hs.store.read(move |snap| look::text(snap, &room_id, &event_id)).await?)
+}
+
+/// Everything that was promised by an honest node that is still there is with everybody.
 fn promises(
     world: &World,
     room_id: &OwnedRoomId,
@@ -147,6 +181,89 @@ fn promises(
     Ok(())
 }
 
+/// Whoever is invited knows of it.
+async fn invites(
+    world: &World,
+    room_id: &OwnedRoomId,
+    looks: &BTreeMap<usize, Look>,
+) -> Result<(), Fault> {
+    let Some(hs) = looks.keys().next().and_then(|node| world.nodes[*node].hs()) else {
+        return Ok(());
+    };
+    let wanted = room_id.clone();
+    for user_id in hs.store.read(move |snap| look::invited(snap, &wanted)).await? {
+        let Some(node) = life::home(world, &user_id) else { continue };
+        let Some(hs) = world.nodes[node].hs().filter(|_| world.script.is_honest(node)) else {
+            continue;
+        };
+        let (wanted, user) = (room_id.clone(), user_id.clone());
+        let known = hs.store.read(move |snap| look::membership(snap, &wanted, &user)).await?;
+        if known != Some(MembershipState::Invite) {
+            return Err(format!(
+                "the invite of {user_id} to {room_id} is lost: on node {node} it is {known:?}"
+            )
+            .into());
+        }
+        world.count(|tally| tally.invites_delivered += 1);
+    }
+    Ok(())
+}
+
+/// How far somebody has read is known to all who were there when it was said, and stayed.
+async fn receipts(
+    world: &World,
+    room_id: &OwnedRoomId,
+    looks: &BTreeMap<usize, Look>,
+) -> Result<(), Fault> {
+    let receipts = world.ledger.borrow().receipts_of(room_id);
+    for (user_id, mut nodes) in receipts {
+        nodes.retain(|node| looks.contains_key(node));
+        let Some(home) = life::home(world, &user_id).filter(|home| nodes.contains(home)) else {
+            continue;
+        };
+        let mut known = BTreeMap::new();
+        for node in nodes {
+            let Some(hs) = world.nodes[node].hs() else { continue };
+            let (wanted, user) = (room_id.clone(), user_id.clone());
+            let read = hs.store.read(move |snap| look::receipt(snap, &wanted, &user)).await?;
+            known.insert(node, read);
+        }
+        let said = known.get(&home).cloned().flatten();
+        if let Some((node, other)) = known.iter().find(|(_, read)| **read != said) {
+            return Err(format!(
+                "the receipt of {user_id} in {room_id}, {said:?}, is lost: on node {node} it is \
+                 {other:?}"
+            )
+            .into());
+        }
+        world.count(|tally| tally.receipts_delivered += 1);
+    }
+    Ok(())
+}
+
+/// Nobody honest has what was said in the name of others.
+async fn forged(world: &World) -> Result<(), Fault> {
+    let forged: Vec<OwnedEventId> = world.forged.borrow().iter().cloned().collect();
+    for node in world.honest() {
+        let Some(hs) = node.hs() else { continue };
+        let wanted = forged.clone();
+        let taken = hs.store.read(move |snap| {
+            let mut taken = Vec::new();
+            for event_id in wanted {
+                if look::has(snap, &event_id)? {
+                    taken.push(event_id);
+                }
+            }
+            Ok::<_, StoreError>(taken)
+        });
+        let taken = taken.await?;
+        if !taken.is_empty() {
+            return Err(format!("node {} took forged events: {taken:?}", node.index).into());
+        }
+    }
+    Ok(())
+}
+
 /// The lines that are in one text only.
 fn difference(one: &str, other: &str) -> String {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
@@ -154,62 +271,4 @@ fn difference(one: &str, other: &str) -> String {
     let left = one.difference(&other).map(|line| format!("  - {line}\n"));
     let right = other.difference(&one).map(|line| format!("  + {line}\n"));
     left.chain(right).collect()
-}
-
-/// How much happened in a room.
-fn measure(world: &World, seen: &Look) {
-    let ancestors = ancestors(&seen.events);
-    let apart = |a: &OwnedEventId, b: &OwnedEventId| {
-        a != b
-            && !ancestors.get(a).is_some_and(|before| before.contains(b))
-            && !ancestors.get(b).is_some_and(|before| before.contains(a))
-    };
-    let ids: Vec<&OwnedEventId> = seen.events.keys().collect();
-    let concurrent = ids.iter().filter(|a| ids.iter().any(|b| apart(a, b))).count();
-    let merges = seen.events.values().filter(|event| event.prev_events.len() > 1).count();
-    let mut settings: BTreeMap<&(String, String), Vec<&OwnedEventId>> = BTreeMap::new();
-    for (event_id, event) in &seen.events {
-        if let Some(key) = &event.sets {
-            settings.entry(key).or_default().push(event_id);
-        }
-    }
-    let conflicts =
-        settings.values().filter(|by| by.iter().any(|a| by.iter().any(|b| apart(a, b)))).count();
-    world.count(|tally| {
-        tally.events += seen.events.len();
-        tally.merges += merges;
-        tally.concurrent += concurrent;
-        tally.state_conflicts += conflicts;
-    });
-}
-
-/// All events before each event.
-fn ancestors(
-    events: &BTreeMap<OwnedEventId, Held>,
-) -> BTreeMap<OwnedEventId, BTreeSet<OwnedEventId>> {
-    let mut ancestors: BTreeMap<OwnedEventId, BTreeSet<OwnedEventId>> = BTreeMap::new();
-    let mut stack: Vec<&OwnedEventId> = events.keys().collect();
-    while let Some(event_id) = stack.pop() {
-        if ancestors.contains_key(event_id) {
-            continue;
-        }
-        let Some(event) = events.get(event_id) else { continue };
-        let open: Vec<&OwnedEventId> = event
-            .prev_events
-            .iter()
-            .filter(|before| events.contains_key(*before) && !ancestors.contains_key(*before))
-            .collect();
-        if open.is_empty() {
-            let mut all = BTreeSet::new();
-            for before in &event.prev_events {
-                all.insert(before.clone());
-                all.extend(ancestors.get(before).into_iter().flatten().cloned());
-            }
-            ancestors.insert(event_id.clone(), all);
-        } else {
-            stack.push(event_id);
-            stack.extend(open);
-        }
-    }
-    ancestors
 }

@@ -2,20 +2,21 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use ruma::{OwnedRoomId, OwnedServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    Fault, Switches, Tally,
+    Fault, Tally,
+    dice::Dice,
     ledger::Ledger,
-    life::{Life, Node},
+    life::{self, Life, Node},
     links::Links,
-    plan::Plan,
+    script::Script,
     trace::Trace,
 };
 
@@ -28,81 +29,73 @@ pub(crate) struct KnownRoom {
 
 /// The nodes, what is between them, and what is known about the run.
 pub(crate) struct World {
-    pub(crate) plan: Plan,
+    pub(crate) script: Script,
     pub(crate) nodes: Vec<Node>,
     pub(crate) links: RefCell<Links>,
     pub(crate) rooms: RefCell<Vec<KnownRoom>>,
     pub(crate) ledger: RefCell<Ledger>,
     pub(crate) tally: RefCell<Tally>,
     pub(crate) trace: RefCell<Trace>,
+    /// Events that somebody else than their sender's server made: nobody may have them.
+    pub(crate) forged: RefCell<BTreeSet<OwnedEventId>>,
     /// Whether nothing is lost any more.
     pub(crate) is_peace: Cell<bool>,
+    /// From when to when what happened is measured, since the start.
+    pub(crate) trouble: Cell<(Duration, Duration)>,
     pub(crate) start: Instant,
-    rng: RefCell<StdRng>,
+    by_name: BTreeMap<OwnedServerName, usize>,
+    /// A stream of chance for each direction of each link.
+    ways: RefCell<BTreeMap<(usize, usize), Rc<Dice>>>,
     /// What is on its way, and outlives the node it came from.
     flights: RefCell<JoinSet<()>>,
     faults: RefCell<Vec<String>>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, switches: Switches) -> Result<Rc<Self>, Fault> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let plan = Plan::draw(&mut rng, switches);
-        let nodes = (0..plan.nodes).map(|index| Node::draw(index, &mut rng));
-        let nodes = nodes.collect::<Result<Vec<_>, Fault>>()?;
-        let tally = Tally { runs: 1, nodes: nodes.len(), ..Tally::default() };
+    pub(crate) fn new(script: Script) -> Result<Rc<Self>, Fault> {
+        let mut nodes = Vec::with_capacity(script.nodes.len());
+        for (index, plan) in script.nodes.iter().enumerate() {
+            let node = Node::draw(script.seed, index, plan.skew_ms)?;
+            node.give_database(life::empty_database()?)?;
+            nodes.push(node);
+        }
+        let present = script.present();
+        let hostile = present.iter().filter(|node| !script.is_honest(**node)).count();
+        let tally =
+            Tally { runs: 1, nodes: present.len(), hostile_nodes: hostile, ..Tally::default() };
+        let by_name = nodes.iter().map(|node| (node.name.clone(), node.index)).collect();
         Ok(Rc::new(Self {
-            links: RefCell::new(Links::new(nodes.len())),
-            plan,
+            script,
             nodes,
+            links: RefCell::default(),
             rooms: RefCell::default(),
             ledger: RefCell::default(),
             tally: RefCell::new(tally),
             trace: RefCell::default(),
+            forged: RefCell::default(),
             is_peace: Cell::new(false),
+            trouble: Cell::new((Duration::ZERO, Duration::MAX)),
             start: Instant::now(),
-            rng: RefCell::new(rng),
+            by_name,
+            ways: RefCell::default(),
             flights: RefCell::default(),
             faults: RefCell::default(),
         }))
     }
 
-    /// A number below `bound`, which is at least 1.
-    pub(crate) fn below(&self, bound: u64) -> u64 {
-        self.rng.borrow_mut().random_range(0..bound.max(1))
+    /// Chance on the way from one node to another.
+    pub(crate) fn way(&self, from: usize, to: usize) -> Rc<Dice> {
+        let new = || Rc::new(Dice::of(("way", self.script.seed, from, to)));
+        Rc::clone(self.ways.borrow_mut().entry((from, to)).or_insert_with(new))
     }
 
-    /// True in `percent` of a hundred cases.
-    pub(crate) fn chance(&self, percent: u32) -> bool {
-        self.below(100) < u64::from(percent)
+    pub(crate) fn node_of(&self, name: &ServerName) -> Option<usize> {
+        self.by_name.get(name).copied()
     }
 
-    /// One of them, if there are any.
-    pub(crate) fn pick<T: Clone>(&self, from: &[T]) -> Option<T> {
-        if from.is_empty() {
-            return None;
-        }
-        let at = self.below(u64::try_from(from.len()).unwrap_or(1));
-        from.get(usize::try_from(at).unwrap_or_default()).cloned()
-    }
-
-    /// A time between two, in milliseconds.
-    pub(crate) fn between(&self, least: u64, most: u64) -> Duration {
-        Duration::from_millis(least + self.below(most.saturating_sub(least) + 1))
-    }
-
-    /// A seed for something that draws for itself.
-    pub(crate) fn seed(&self) -> [u8; 32] {
-        self.rng.borrow_mut().random()
-    }
-
-    pub(crate) fn node_of(&self, name: &OwnedServerName) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == *name)
-    }
-
-    /// The nodes that run.
-    pub(crate) fn alive(&self) -> Vec<usize> {
-        self.nodes.iter().filter(|node| node.is_alive()).map(|node| node.index).collect()
+    /// The nodes that run, of those that are honest.
+    pub(crate) fn honest(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_alive() && self.script.is_honest(node.index))
     }
 
     /// Does something with a node that runs.

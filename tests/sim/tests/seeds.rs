@@ -1,46 +1,66 @@
-//! Runs of the simulator.
+//! Runs of the simulator: a share of what `cargo xtask sim --seeds 1000` runs.
 
-use sim::{Endpoints, Failure, Outcome, Switches, Tally, run};
+use std::time::Duration;
 
-/// Runs some seeds; the whole must have proved something.
+use sim::{Endpoints, Failure, Outcome, Script, Switches, Tally, run, shrink};
+
+/// How long a failed seed is made smaller.
+const SHRINKING: Duration = Duration::from_secs(30);
+
+/// Runs some seeds; each must have proved something, and so must the whole.
 fn run_all(seeds: std::ops::Range<u64>) {
     let (mut tally, mut failures) = (Tally::default(), Vec::new());
     for seed in seeds {
-        match run(seed, Switches::default()) {
-            Ok(outcome) => tally += &outcome.tally,
-            Err(failure) => failures.push(failure.to_string()),
+        let script = Script::draw(seed, None, Switches::default());
+        match run(&script) {
+            Ok(outcome) => {
+                assert_eq!(outcome.tally.shortcoming(), None, "seed {seed} proves nothing");
+                tally += &outcome.tally;
+            }
+            Err(failure) => failures.push((script, failure)),
         }
     }
-    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
+    if let Some((script, failure)) = failures.pop() {
+        let all: Vec<String> = failures.iter().map(|(_, failure)| failure.to_string()).collect();
+        let shrunk = shrink(&script, failure, SHRINKING);
+        panic!(
+            "{}\n{}\nin short:\n{}{}",
+            all.join("\n"),
+            script.seed,
+            shrunk.script,
+            shrunk.failure
+        );
+    }
     say(&tally);
     proves_something(&tally);
 }
 
-/// A run without forks, crashes and repairs is green and says nothing. The floors are about half
-/// of what the seeds below bring.
+/// A run without forks, crashes and repairs is green and says nothing. But for the first, which is
+/// asked for, the floors are about half of what the seeds below bring.
 fn proves_something(tally: &Tally) {
     let percent = |part: usize, whole: usize| 100 * part / whole.max(1);
     let per_run = |count: usize| count / tally.runs.max(1);
     for (what, has, least) in [
-        (
-            "percent of the events happened beside others",
-            percent(tally.concurrent, tally.events),
-            15,
-        ),
+        ("percent of the events were merged from forks", tally.percent_from_forks(), 30),
         ("percent of the events merge branches", percent(tally.merges, tally.events), 5),
-        ("percent of the events came by repair", percent(tally.repaired, tally.events), 15),
+        ("events in each run came by repair", per_run(tally.repaired), 5),
         (
             "percent of the promises had to be kept",
             percent(tally.acknowledged, tally.acknowledged + tally.excused),
-            70,
+            60,
         ),
         ("rooms of several nodes for each run", per_run(tally.shared_rooms), 1),
-        ("state conflicts in ten runs", per_run(10 * tally.state_conflicts), 4),
-        ("links cut in each run", per_run(tally.cuts), 3),
+        ("state conflicts in ten runs", per_run(10 * tally.state_conflicts), 10),
+        ("connections cut in each run", per_run(tally.cuts), 3),
         ("crashes recovered in each run", per_run(tally.recoveries), 1),
         ("frames lost in each run", per_run(tally.frames_lost), 10),
         ("requests lost in each run", per_run(tally.requests_lost), 3),
-        ("joins through another server in each run", per_run(tally.remote_joins), 3),
+        ("joins through another server in each run", per_run(tally.remote_joins), 2),
+        ("invites delivered in ten runs", per_run(10 * tally.invites_delivered), 1),
+        ("receipts delivered in ten runs", per_run(10 * tally.receipts_delivered), 1),
+        ("hostile nodes in ten runs", per_run(10 * tally.hostile_nodes), 2),
+        ("misdeeds in ten runs", per_run(10 * tally.misdeeds), 2),
+        ("lies in ten runs", per_run(10 * tally.lies), 2),
     ] {
         assert!(has >= least, "only {has} {what}, of at least {least}\n{tally:#?}");
     }
@@ -48,43 +68,78 @@ fn proves_something(tally: &Tally) {
 
 #[test]
 fn seeds_from_1() {
-    run_all(1..151);
+    run_all(1..51);
 }
 
 #[test]
-fn seeds_from_151() {
-    run_all(151..301);
+fn seeds_from_51() {
+    run_all(51..101);
+}
+
+#[test]
+fn forty_nodes() {
+    let script = Script::draw(1, Some(40), Switches::default());
+    let outcome = finished(run(&script));
+    assert_eq!(outcome.tally.shortcoming(), None);
+    assert!(outcome.tally.percent_from_forks() >= 30, "{:#?}", outcome.tally);
 }
 
 #[test]
 fn a_seed_makes_the_same_run_again() {
     for seed in [2, 7, 11] {
-        let (one, other) = (run(seed, Switches::default()), run(seed, Switches::default()));
-        let (one, other) = (finished(one), finished(other));
+        let script = Script::draw(seed, None, Switches::default());
+        let (one, other) = (finished(run(&script)), finished(run(&script)));
         assert_eq!(one, other, "seed {seed}");
     }
 }
 
 #[test]
+fn a_script_survives_being_written_down() {
+    let script = Script::draw(3, Some(8), Switches::default());
+    let json = serde_json::to_string(&script).expect("a script is JSON");
+    assert_eq!(serde_json::from_str::<Script>(&json).expect("the same script"), script);
+}
+
+#[test]
 fn without_heads_events_are_lost() {
-    let switches = Switches { heads: Endpoints::Refused, ..Switches::default() };
-    most_fail(switches);
+    most_fail(Switches { heads: Endpoints::Refused, ..Switches::default() });
 }
 
 #[test]
 fn without_gap_filling_events_are_lost() {
-    let switches = Switches { gaps: Endpoints::Refused, ..Switches::default() };
-    most_fail(switches);
+    most_fail(Switches { gaps: Endpoints::Refused, ..Switches::default() });
+}
+
+#[test]
+fn without_the_outbox_invites_and_receipts_are_lost() {
+    most_fail(Switches { outbox: Endpoints::Refused, ..Switches::default() });
 }
 
 /// Not every seed needs what is switched off; of those that pass as a rule, more than half fail.
 fn most_fail(switches: Switches) {
-    let seeds = 1..11;
-    let failed: Vec<Failure> = seeds.filter_map(|seed| run(seed, switches).err()).collect();
-    assert!(failed.len() > 5, "only {} of 10 runs failed: {failed:?}", failed.len());
+    let scripts = (1..9).map(|seed| Script::draw(seed, None, switches));
+    let failed: Vec<Failure> = scripts.filter_map(|script| run(&script).err()).collect();
+    assert!(failed.len() > 4, "only {} of 8 runs failed: {failed:?}", failed.len());
     for failure in failed {
-        assert!(failure.reason.contains("s after "), "{failure}");
+        let is_loss = ["s after ", " lost", "other state", "other heads", "a hole"];
+        assert!(is_loss.iter().any(|loss| failure.reason.contains(loss)), "{failure}");
     }
+}
+
+/// What a failed seed is worth to whoever has to find the fault.
+#[test]
+fn a_failed_script_becomes_smaller_and_fails_alike() {
+    let switches = Switches { heads: Endpoints::Refused, ..Switches::default() };
+    let failed = (1..9).find_map(|seed| {
+        let script = Script::draw(seed, None, switches);
+        run(&script).err().map(|failure| (script, failure))
+    });
+    let (script, failure) = failed.expect("without heads, runs fail");
+    let kind = failure.kind();
+    let shrunk = shrink(&script, failure, SHRINKING);
+    assert!(shrunk.script.steps.len() < script.steps.len() / 2, "{}", shrunk.script);
+    assert_eq!(shrunk.failure.kind(), kind);
+    assert_eq!(run(&shrunk.script).expect_err("it fails again").reason, shrunk.failure.reason);
 }
 
 fn finished(run: Result<Outcome, Failure>) -> Outcome {
@@ -92,13 +147,6 @@ fn finished(run: Result<Outcome, Failure>) -> Outcome {
         Ok(outcome) => outcome,
         Err(failure) => panic!("{failure}"),
     }
-}
-
-/// Repeats one run: `SIM_SEED=7 cargo test -p sim one_seed`, with `SIM_LOG=debug` to hear it.
-#[test]
-fn one_seed() {
-    let seed = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    say(&finished(run(seed, Switches::default())));
 }
 
 #[expect(clippy::print_stdout, reason = "shown when a test fails, or with --nocapture")]

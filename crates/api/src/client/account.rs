@@ -5,20 +5,27 @@
 use axum::Router;
 use messagehub_homeserver::{
     Homeserver, accounts,
+    deactivate::{self, Extent},
     passwords::Password,
     register::{self, NewAccount, Registered},
     sessions::{self, NewDevice, Session},
     uia,
 };
 use ruma::api::client::account::{
-    change_password, check_registration_token_validity, get_username_availability, register as api,
+    ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity,
+    deactivate as deactivate_account, get_username_availability, register as api,
 };
 
 use super::proof;
 use crate::{ApiError, endpoint::RumaRoutes};
 
 pub(crate) fn router() -> Router<Homeserver> {
-    Router::new().ruma(register).ruma(is_available).ruma(is_token_valid).ruma(change_password)
+    Router::new()
+        .ruma(register)
+        .ruma(is_available)
+        .ruma(is_token_valid)
+        .ruma(change_password)
+        .ruma(deactivate)
 }
 
 /// `POST /_matrix/client/v3/register`
@@ -84,4 +91,18 @@ async fn change_password(
         sessions::log_out_all(&hs, &caller.user_id, Some(&caller.device_id)).await?;
     }
     Ok(change_password::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/account/deactivate`
+async fn deactivate(
+    hs: Homeserver,
+    caller: Option<Session>,
+    req: deactivate_account::v3::Request,
+) -> Result<deactivate_account::v3::Response, ApiError> {
+    // Without a session it would be by e-mail, which this node does not have.
+    let caller = caller.ok_or_else(ApiError::missing_token)?;
+    let extent = if req.erase { Extent::Everything } else { Extent::Account };
+    deactivate::deactivate(&hs, &caller, proof::from_auth(req.auth), extent).await?;
+    // There are no addresses to unbind, and no identity server to ask.
+    Ok(deactivate_account::v3::Response::new(ThirdPartyIdRemovalStatus::Success))
 }

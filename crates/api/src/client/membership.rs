@@ -9,14 +9,18 @@ use messagehub_homeserver::{
         forget,
         invite::{self, Invite},
         join::{self, Join},
+        knock::{self, Knock},
         leave,
         moderate::{self, Action, Moderation},
     },
     sessions::Session,
 };
-use ruma::api::client::membership::{
-    ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias, kick_user,
-    leave_room, unban_user,
+use ruma::api::client::{
+    knock::knock_room,
+    membership::{
+        ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias, kick_user,
+        leave_room, unban_user,
+    },
 };
 
 use crate::{ApiError, endpoint::RumaRoutes};
@@ -26,6 +30,7 @@ pub(crate) fn router() -> Router<Homeserver> {
         .ruma(invite_user)
         .ruma(join_by_id)
         .ruma(join)
+        .ruma(knock)
         .ruma(leave)
         .ruma(forget)
         .ruma(kick)
@@ -67,6 +72,17 @@ async fn join(
     let join = Join { target: req.room_id_or_alias, via: req.via, reason: req.reason };
     let room_id = join::join(&hs, &session.user_id, join).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
+}
+
+/// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
+async fn knock(
+    hs: Homeserver,
+    session: Session,
+    req: knock_room::v3::Request,
+) -> Result<knock_room::v3::Response, ApiError> {
+    let knock = Knock { target: req.room_id_or_alias, via: req.via, reason: req.reason };
+    let room_id = knock::knock(&hs, &session.user_id, knock).await?;
+    Ok(knock_room::v3::Response::new(room_id))
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/leave`

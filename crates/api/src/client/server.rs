@@ -1,11 +1,17 @@
 //! What this server is and can do.
 //!
-//! Spec: Client-Server API, "Server Discovery" and "Capabilities negotiation".
+//! Spec: Client-Server API, "Server Discovery", "Capabilities negotiation" and "Policy
+//! Servers".
 
 use axum::{Json, Router, extract::State, routing::get};
 use http::{HeaderMap, header};
-use messagehub_homeserver::{Homeserver, capabilities, sessions::Session};
-use ruma::api::client::discovery::{get_capabilities, get_supported_versions};
+use messagehub_homeserver::{Homeserver, capabilities, server::policy, sessions::Session};
+use ruma::{
+    api::client::discovery::{
+        discover_policy_server, get_capabilities, get_supported_versions,
+    },
+    serde::Base64,
+};
 use serde_json::{Value, json};
 
 use crate::{ApiError, endpoint::RumaRoutes};
@@ -14,6 +20,7 @@ pub(crate) fn router() -> Router<Homeserver> {
     Router::new()
         .ruma(versions)
         .ruma(get_capabilities)
+        .ruma(policy_server)
         .route("/.well-known/matrix/client", get(well_known))
 }
 
@@ -34,6 +41,16 @@ async fn get_capabilities(
     _: get_capabilities::v3::Request,
 ) -> Result<get_capabilities::v3::Response, ApiError> {
     Ok(get_capabilities::v3::Response::new(capabilities::list(&hs)))
+}
+
+/// `GET /.well-known/matrix/policy_server`
+async fn policy_server(
+    hs: Homeserver,
+    (): (),
+    _: discover_policy_server::Request,
+) -> Result<discover_policy_server::Response, ApiError> {
+    let key = policy::public_key(&hs).to_vec();
+    Ok(discover_policy_server::Response::new(Base64::new(key)))
 }
 
 /// `GET /.well-known/matrix/client`

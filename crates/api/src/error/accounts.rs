@@ -158,9 +158,22 @@ impl From<SsoError> for ApiError {
 impl From<ProfileError> for ApiError {
     fn from(error: ProfileError) -> Self {
         match error {
-            ProfileError::Unknown | ProfileError::Unreachable => Self::not_found(error.to_string()),
+            ProfileError::Unknown | ProfileError::Unreachable | ProfileError::UnknownField => {
+                Self::not_found(error.to_string())
+            }
             ProfileError::NotYours => Self::forbidden(error.to_string()),
-            ProfileError::Invalid => Self::invalid_param(error.to_string()),
+            ProfileError::Invalid | ProfileError::InvalidFieldName => {
+                Self::invalid_param(error.to_string())
+            }
+            ProfileError::ValueMissing => {
+                Self::new(StatusCode::BAD_REQUEST, "M_MISSING_PARAM", error.to_string())
+            }
+            ProfileError::FieldNameTooLong => {
+                Self::new(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE", error.to_string())
+            }
+            ProfileError::TooLarge => {
+                Self::new(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE", error.to_string())
+            }
             ProfileError::Store(error) => Self::internal(&error),
         }
     }

@@ -5,7 +5,8 @@ use messagehub_homeserver::{
     ingest::IngestError,
     server::{
         access::AccessError, membership::MembershipError, origin::OriginError,
-        transactions::TransactionError,
+        policy::PolicyError,
+        relay::RelayError, room_keys::RoomKeysRefused, transactions::TransactionError,
     },
     view::ViewError,
 };
@@ -50,11 +51,28 @@ impl From<MembershipError> for ApiError {
                 bad_request("M_INCOMPATIBLE_ROOM_VERSION").with("room_version", version.as_str())
             }
             MembershipError::UnsupportedVersion(_) => bad_request("M_UNSUPPORTED_ROOM_VERSION"),
-            MembershipError::BadEvent(_) => bad_request("M_BAD_JSON"),
+            MembershipError::BadEvent(_) => bad_request("M_INVALID_PARAM"),
+            MembershipError::UnableToAuthorise => bad_request("M_UNABLE_TO_AUTHORISE_JOIN"),
+            MembershipError::UnableToGrant => bad_request("M_UNABLE_TO_GRANT_JOIN"),
             MembershipError::UnknownUser => Self::not_found(text),
             MembershipError::TooManyInvites => Self::forbidden(text),
             MembershipError::Limited(limited) => limited.into(),
             MembershipError::Ingest(error) => error.into(),
+        }
+    }
+}
+
+impl From<PolicyError> for ApiError {
+    fn from(error: PolicyError) -> Self {
+        let text = error.to_string();
+        let bad_request = |errcode| Self::new(StatusCode::BAD_REQUEST, errcode, text.clone());
+        match error {
+            PolicyError::NotOurs => Self::not_found(text),
+            PolicyError::BadEvent(_) => bad_request("M_BAD_JSON"),
+            PolicyError::Excluded => Self::forbidden(text),
+            PolicyError::Refused(_) => bad_request("M_FORBIDDEN"),
+            PolicyError::Limited(limited) => limited.into(),
+            PolicyError::Store(error) => Self::internal(&error),
         }
     }
 }
@@ -68,6 +86,29 @@ impl From<IngestError> for ApiError {
                 Self::new(StatusCode::BAD_REQUEST, "M_BAD_JSON", error.to_string())
             }
             IngestError::View(error) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<RoomKeysRefused> for ApiError {
+    fn from(error: RoomKeysRefused) -> Self {
+        match error {
+            RoomKeysRefused::Access(error) => error.into(),
+            RoomKeysRefused::Limited(limited) => limited.into(),
+        }
+    }
+}
+
+impl From<RelayError> for ApiError {
+    fn from(error: RelayError) -> Self {
+        let text = error.to_string();
+        match error {
+            RelayError::NoSharedRoom => Self::forbidden(text),
+            RelayError::NotConnected => Self::not_found(text),
+            RelayError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", text),
+            RelayError::Sealed(_) => Self::new(StatusCode::BAD_REQUEST, "M_BAD_JSON", text),
+            RelayError::NoAnswer(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", text),
+            RelayError::Store(error) => Self::internal(&error),
         }
     }
 }

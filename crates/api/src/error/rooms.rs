@@ -5,7 +5,8 @@ use messagehub_homeserver::{
     remote_join::RemoteJoinError,
     rooms::{
         aliases::AliasError, create::CreateError, forget::ForgetError, join::JoinError,
-        leave::LeaveError, moderate::ModerateError, read::ReadError,
+        knock::KnockError, leave::LeaveError, moderate::ModerateError, read::ReadError,
+        upgrade::UpgradeError,
     },
     send::SendError,
 };
@@ -24,6 +25,14 @@ impl From<SendError> for ApiError {
             SendError::BadContent(_) => Self::bad_json(text),
             SendError::InvalidAlias(_) => Self::invalid_param(text),
             SendError::BadAlias(_) => Self::new(StatusCode::BAD_REQUEST, "M_BAD_ALIAS", text),
+            // Spec: Server-Server API, "Validating Policy Server signatures": in its own words.
+            SendError::NotRecommended { status, errcode, .. } => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+                Self::new(status, &errcode, text)
+            }
+            SendError::NoRecommendation(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", text)
+            }
             SendError::Limited(limited) => limited.into(),
             SendError::OutboxFull(_) => Self::outbox_full(text),
             SendError::Room(error) => Self::internal(&error),
@@ -63,10 +72,23 @@ impl From<ModerateError> for ApiError {
 impl From<JoinError> for ApiError {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::UnknownAlias(_) | JoinError::NoWay => Self::not_found(error.to_string()),
+            JoinError::NoWay => Self::not_found(error.to_string()),
+            JoinError::Alias(error) => error.into(),
             JoinError::Limited(limited) => limited.into(),
             JoinError::Send(error) => error.into(),
             JoinError::Remote(error) => error.into(),
+        }
+    }
+}
+
+impl From<KnockError> for ApiError {
+    fn from(error: KnockError) -> Self {
+        match error {
+            KnockError::NoWay => Self::not_found(error.to_string()),
+            KnockError::Alias(error) => error.into(),
+            KnockError::Limited(limited) => limited.into(),
+            KnockError::Send(error) => error.into(),
+            KnockError::Remote(error) => error.into(),
         }
     }
 }
@@ -94,6 +116,16 @@ impl From<LeaveError> for ApiError {
         match error {
             LeaveError::NotInRoom => Self::not_found(error.to_string()),
             LeaveError::Send(error) => error.into(),
+        }
+    }
+}
+
+impl From<UpgradeError> for ApiError {
+    fn from(error: UpgradeError) -> Self {
+        match error {
+            UpgradeError::Forbidden => Self::forbidden(error.to_string()),
+            UpgradeError::Create(error) => error.into(),
+            UpgradeError::Send(error) => error.into(),
         }
     }
 }
@@ -128,6 +160,7 @@ impl From<AliasError> for ApiError {
             AliasError::Taken(_) => Self::new(StatusCode::CONFLICT, "M_UNKNOWN", text),
             AliasError::Unknown(_) => Self::not_found(text),
             AliasError::Forbidden => Self::forbidden(text),
+            AliasError::Unreachable(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", text),
             AliasError::TooMany => {
                 Self::new(StatusCode::BAD_REQUEST, "M_RESOURCE_LIMIT_EXCEEDED", text)
             }

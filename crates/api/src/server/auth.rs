@@ -7,7 +7,10 @@ use http::{HeaderName, header};
 use messagehub_homeserver::{
     Homeserver,
     peers::PeerIdentity,
-    server::origin::{self, Credentials},
+    server::{
+        origin::{self, Credentials},
+        relay::Relayed,
+    },
 };
 use messagehub_protocol::wire::request::{RequestParts, SERVER_KEYS_HEADER};
 use ruma::{OwnedServerName, api::federation::authentication::ServerSignatures};
@@ -37,6 +40,7 @@ impl Scheme for ServerSignatures {
             authorization: header(header::AUTHORIZATION),
             server_keys: header(HeaderName::from_static(SERVER_KEYS_HEADER)),
             peer: request.extensions().get::<PeerIdentity>(),
+            relayed: request.extensions().get::<Relayed>(),
         };
         Ok(Origin(origin::authenticate(hs, credentials).await?))
     }

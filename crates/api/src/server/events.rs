@@ -7,7 +7,7 @@ use messagehub_homeserver::{
     server::{
         access::AccessError,
         events::{self, Missing, Order},
-        state,
+        state, timestamp,
     },
 };
 use ruma::{
@@ -15,7 +15,10 @@ use ruma::{
     api::federation::{
         authorization::get_event_authorization,
         backfill::get_backfill,
-        event::{get_event, get_missing_events, get_room_state, get_room_state_ids},
+        event::{
+            get_event, get_event_by_timestamp, get_missing_events, get_room_state,
+            get_room_state_ids,
+        },
     },
 };
 
@@ -33,6 +36,7 @@ pub(super) fn router() -> Router<Homeserver> {
         .ruma(auth_chain)
         .ruma(state)
         .ruma(state_ids)
+        .ruma(by_timestamp)
 }
 
 /// `GET /_matrix/federation/v1/backfill/{roomId}`
@@ -124,6 +128,17 @@ async fn state_ids(
 ) -> Result<get_room_state_ids::v1::Response, ApiError> {
     let found = state::ids_before(&hs, origin, request.room_id, request.event_id).await?;
     Ok(get_room_state_ids::v1::Response::new(found.auth_chain, found.state))
+}
+
+/// `GET /_matrix/federation/v1/timestamp_to_event/{roomId}`
+async fn by_timestamp(
+    hs: Homeserver,
+    Origin(origin): Origin,
+    request: get_event_by_timestamp::v1::Request,
+) -> Result<get_event_by_timestamp::v1::Response, ApiError> {
+    let from = (request.ts, request.dir);
+    let found = timestamp::nearest(&hs, origin, request.room_id, from).await?;
+    Ok(get_event_by_timestamp::v1::Response::new(found.event_id, found.time))
 }
 
 /// A number of events; what is too large is bounded by the use-case.

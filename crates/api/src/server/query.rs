@@ -12,18 +12,17 @@ use ruma::{
         error::DeserializationError,
         federation::{
             authentication::ServerSignatures,
-            query::{get_profile_information, get_room_information},
+            query::{get_custom_information, get_profile_information, get_room_information},
         },
         path_builder::SinglePath,
     },
-    profile::ProfileFieldName,
 };
 
 use super::{auth::Origin, keyed::JsonAnswer};
 use crate::{ApiError, endpoint::RumaRoutes};
 
 pub(super) fn router() -> Router<Homeserver> {
-    Router::new().ruma(profile).ruma(directory).ruma(discoverable)
+    Router::new().ruma(profile).ruma(directory).ruma(other).ruma(discoverable)
 }
 
 /// `GET /_matrix/federation/v1/query/profile`
@@ -32,16 +31,11 @@ async fn profile(
     _: Origin,
     request: get_profile_information::v1::Request,
 ) -> Result<get_profile_information::v1::Response, ApiError> {
-    let found = profiles::local(&hs, &request.user_id).await?;
-    let wanted = |field: &ProfileFieldName| request.field.as_ref().is_none_or(|one| one == field);
-    let mut response = get_profile_information::v1::Response::new();
-    if let Some(name) = found.displayname.filter(|_| wanted(&ProfileFieldName::DisplayName)) {
-        response.set("displayname".to_owned(), name.into());
+    let mut fields = profiles::local_fields(&hs, &request.user_id).await?;
+    if let Some(wanted) = request.field {
+        fields.retain(|name, _| name == wanted.as_str());
     }
-    if let Some(avatar) = found.avatar_url.filter(|_| wanted(&ProfileFieldName::AvatarUrl)) {
-        response.set("avatar_url".to_owned(), avatar.as_str().into());
-    }
-    Ok(response)
+    Ok(fields.into_iter().collect())
 }
 
 /// `GET /_matrix/federation/v1/query/directory`
@@ -50,8 +44,19 @@ async fn directory(
     _: Origin,
     request: get_room_information::v1::Request,
 ) -> Result<get_room_information::v1::Response, ApiError> {
-    let found = aliases::resolve(&hs, &request.room_alias).await?;
+    let found = aliases::local(&hs, &request.room_alias).await?;
     Ok(get_room_information::v1::Response::new(found.room_id, found.servers))
+}
+
+/// `GET /_matrix/federation/v1/query/{queryType}`
+///
+/// Every query that the specification knows has an operation of its own; there is no other.
+async fn other(
+    _: Homeserver,
+    _: Origin,
+    _: get_custom_information::v1::Request,
+) -> Result<get_custom_information::v1::Response, ApiError> {
+    Err(ApiError::unrecognized())
 }
 
 /// The operation, in the form in which ruma has those of the specification.

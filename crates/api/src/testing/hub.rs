@@ -17,6 +17,8 @@ use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 use tokio::sync::{mpsc, oneshot};
 use tower::ServiceExt;
 
+use super::addresses::Addresses;
+
 /// Whether two nodes hear each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -34,9 +36,13 @@ pub struct Hub(Arc<Mutex<State>>);
 struct State {
     ports: BTreeMap<OwnedServerName, Port>,
     cut: BTreeSet<(OwnedServerName, OwnedServerName)>,
+    /// Where nodes are; `None` where everybody finds everybody.
+    addresses: Option<Addresses>,
     gossip: Gossip,
-    /// Requests that were carried, for tests that count.
-    carried: usize,
+    /// Answers to requests whose path holds this do not come back.
+    lost_answers: Option<String>,
+    /// Requests that were carried, for tests that count: from whom, to whom, which path.
+    carried: Vec<(OwnedServerName, OwnedServerName, String)>,
     frames: Vec<(OwnedServerName, OwnedRoomId, Bytes)>,
 }
 
@@ -57,6 +63,20 @@ struct Port {
     peer_id: String,
     topics: BTreeSet<OwnedRoomId>,
     advertised: BTreeSet<String>,
+}
+
+impl State {
+    fn hears(&self, one: &ServerName, other: &ServerName) -> bool {
+        let is_found = self.addresses.as_ref().is_none_or(|found| found.is_linked(one, other));
+        is_found && !self.cut.contains(&pair(one, other))
+    }
+
+    fn address_of(&self, port: &Port) -> String {
+        match &self.addresses {
+            Some(addresses) => addresses.text(port.keys.server_name()),
+            None => format!("/memory/{}", port.peer_id),
+        }
+    }
 }
 
 impl Hub {
@@ -86,12 +106,49 @@ impl Hub {
             state.ports.keys().filter(|other| **other != name).cloned().collect()
         };
         others.iter().for_each(|other| self.introduce(&name, other));
+        let state = self.state();
+        if let (Some(addresses), Some(port)) = (&state.addresses, state.ports.get(&name))
+            && let Some(own) = addresses.own(&name, &port.peer_id)
+        {
+            report(port, own);
+        }
+    }
+
+    /// From now on nodes find each other by their addresses. Those that hear each other stay
+    /// connected, and learn where the other one is.
+    pub fn mind_addresses(&self) {
+        let pairs: Vec<_> = {
+            let mut state = self.state();
+            let mut addresses = Addresses::default();
+            let names: Vec<_> = state.ports.keys().cloned().collect();
+            let all = names.iter().flat_map(|one| names.iter().map(move |other| (one, other)));
+            let near = all.filter(|(one, other)| one < other && state.hears(one, other));
+            let pairs: Vec<_> = near.map(|(one, other)| (one.clone(), other.clone())).collect();
+            for (one, other) in &pairs {
+                let at = addresses.text(other);
+                addresses.learn_text(one, other, &at);
+                addresses.dial(one, other);
+            }
+            state.addresses = Some(addresses);
+            pairs
+        };
+        pairs.iter().for_each(|(one, other)| self.introduce(one, other));
+    }
+
+    /// A node, which is off, will be found somewhere else.
+    pub fn move_away(&self, name: &ServerName) {
+        if let Some(addresses) = &mut self.state().addresses {
+            addresses.move_away(name);
+        }
     }
 
     /// Takes a node off the network.
     pub fn detach(&self, name: &ServerName) {
         let mut state = self.state();
         state.ports.remove(name);
+        if let Some(addresses) = &mut state.addresses {
+            addresses.forget(name);
+        }
         for port in state.ports.values() {
             report(port, Inbound::Disconnected { server: name.to_owned() });
         }
@@ -122,9 +179,21 @@ impl Hub {
         self.state().gossip = Gossip::Lost;
     }
 
+    /// From now on answers to requests whose path holds `part` are lost; `None` for none any more.
+    pub fn lose_answers(&self, part: Option<&str>) {
+        self.state().lost_answers = part.map(str::to_owned);
+    }
+
     /// The number of requests that were carried so far.
     pub fn carried(&self) -> usize {
-        self.state().carried
+        self.state().carried.len()
+    }
+
+    /// The paths of all requests that one node sent to another.
+    pub fn carried_between(&self, from: &ServerName, to: &ServerName) -> Vec<String> {
+        let state = self.state();
+        let between = state.carried.iter().filter(|(one, other, _)| one == from && other == to);
+        between.map(|(_, _, path)| path.clone()).collect()
     }
 
     /// The last frame that a node published.
@@ -146,7 +215,7 @@ impl Hub {
     /// Tells two nodes of each other, if they hear each other.
     fn introduce(&self, one: &ServerName, other: &ServerName) {
         let state = self.state();
-        if state.cut.contains(&pair(one, other)) {
+        if !state.hears(one, other) {
             return;
         }
         let (Some(one), Some(other)) = (state.ports.get(one), state.ports.get(other)) else {
@@ -156,7 +225,7 @@ impl Hub {
             let connected = Inbound::Connected {
                 server_keys: there.keys.clone(),
                 peer_id: there.peer_id.clone(),
-                addresses: vec![format!("/memory/{}", there.peer_id)],
+                addresses: vec![state.address_of(there)],
             };
             report(here, connected);
             for room_id in here.topics.intersection(&there.topics) {
@@ -199,7 +268,15 @@ impl Hub {
                     let _unheard = reply.send(answer);
                 })]
             }
-            Outbound::Learn { .. } => Vec::new(),
+            Outbound::Learn { server_keys, addresses } => {
+                self.learn(name, server_keys.server_name(), &addresses);
+                Vec::new()
+            }
+            Outbound::Records { records } => {
+                self.believe(name, &records);
+                Vec::new()
+            }
+            Outbound::Trusted { .. } => Vec::new(),
             Outbound::Advertise { keys } => {
                 if let Some(port) = self.state().ports.get_mut(name) {
                     port.advertised = keys.into_iter().collect();
@@ -231,8 +308,7 @@ impl Hub {
         let Some(source) = state.ports.get(name).map(|port| port.peer_id.clone()) else {
             return Vec::new();
         };
-        let hears =
-            |other: &&OwnedServerName| *other != name && !state.cut.contains(&pair(name, other));
+        let hears = |other: &&OwnedServerName| *other != name && state.hears(name, other);
         let mut verdicts: Vec<BoxFuture<'static, ()>> = Vec::new();
         for other in state.ports.keys().filter(hears) {
             let port = &state.ports[other];
@@ -257,7 +333,7 @@ impl Hub {
         }
         let Some(joined) = state.ports.get(name) else { return Vec::new() };
         for (other, port) in &state.ports {
-            let hears = other != name && !state.cut.contains(&pair(name, other));
+            let hears = other != name && state.hears(name, other);
             if hears && port.topics.contains(room_id) {
                 report(port, subscribed(joined, room_id));
                 report(joined, subscribed(port, room_id));
@@ -272,24 +348,59 @@ impl Hub {
         to: &ServerName,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, RequestError> {
+        self.dial(from, to);
         let (router, peer_id) = {
             let mut state = self.state();
-            state.carried += 1;
-            if state.cut.contains(&pair(from, to)) {
+            let path = request.uri().path().to_owned();
+            state.carried.push((from.to_owned(), to.to_owned(), path));
+            if !state.hears(from, to) {
                 return Err(RequestError::Unreachable);
             }
             let sender = state.ports.get(from).ok_or(RequestError::Unreachable)?;
             let receiver = state.ports.get(to).ok_or(RequestError::Unreachable)?;
             (receiver.router.clone(), sender.peer_id.clone())
         };
-        deliver(router, peer_id, request).await
+        let path = request.uri().path().to_owned();
+        let answer = deliver(router, peer_id, request).await;
+        let is_lost = self.state().lost_answers.as_ref().is_some_and(|part| path.contains(part));
+        if is_lost { Err(RequestError::TimedOut) } else { answer }
+    }
+
+    /// A node remembers where another one was, and looks whether it is there.
+    fn learn(&self, name: &ServerName, other: &ServerName, texts: &[String]) {
+        if let Some(addresses) = &mut self.state().addresses {
+            texts.iter().for_each(|text| addresses.learn_text(name, other, text));
+        }
+        self.dial(name, other);
+    }
+
+    fn dial(&self, name: &ServerName, other: &ServerName) {
+        let is_new = {
+            let mut state = self.state();
+            let is_there = state.ports.contains_key(other) && !state.cut.contains(&pair(name, other));
+            let addresses = state.addresses.as_mut().filter(|_| is_there);
+            addresses.is_some_and(|addresses| addresses.dial(name, other))
+        };
+        if is_new {
+            self.introduce(name, other);
+        }
+    }
+
+    fn believe(&self, name: &ServerName, records: &[Bytes]) {
+        let mut state = self.state();
+        let Some(addresses) = &mut state.addresses else { return };
+        let believed: Vec<_> =
+            records.iter().filter_map(|record| addresses.believe(name, record)).collect();
+        if let Some(port) = state.ports.get(name) {
+            believed.into_iter().for_each(|record| report(port, record));
+        }
     }
 
     fn find(&self, name: &ServerName, key: &str) -> Vec<ServerKeys> {
         let state = self.state();
         let there = state.ports.iter().filter(|(other, port)| {
             *other != name
-                && !state.cut.contains(&pair(name, other))
+                && state.hears(name, other)
                 && port.advertised.contains(key)
         });
         there.map(|(_, port)| port.keys.clone()).collect()
@@ -331,7 +442,7 @@ fn report(port: &Port, report: Inbound) {
     }
 }
 
-fn pair(one: &ServerName, other: &ServerName) -> (OwnedServerName, OwnedServerName) {
+pub(super) fn pair(one: &ServerName, other: &ServerName) -> (OwnedServerName, OwnedServerName) {
     let (one, other) = if one < other { (one, other) } else { (other, one) };
     (one.to_owned(), other.to_owned())
 }

@@ -1,7 +1,17 @@
 //! Nodes that talk to each other, and what must hold whatever happens to the network.
 
+mod between;
+mod client;
+mod ghosts;
+mod heads;
 mod hostile;
+mod media;
+mod moving;
+mod relayed;
 mod repair;
+mod sealed;
+mod strangers;
+mod users;
 
 use messagehub_homeserver::{
     Homeserver,

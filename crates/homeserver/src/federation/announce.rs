@@ -1,5 +1,6 @@
 //! Telling the members of a room what is new: gossip, the fast path. Nothing here is waited for
-//! and nothing is repeated: a frame that is lost is repaired by comparing heads (D11).
+//! and nothing is repeated: a frame that is lost is repaired by comparing heads (D11). Each is sealed
+//! for those who are in the room at that moment (D10).
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use super::keys;
 use crate::{
     Homeserver,
     peers::{Counters, Outbound},
+    room_keys::{self, SealError},
 };
 
 /// What a frame may carry in events: the rest of [`MAX_FRAME_BYTES`] is for keys and signature.
@@ -33,40 +35,57 @@ pub async fn announce(hs: &Homeserver, room_id: &RoomId, pdus: &[Arc<Pdu>]) {
             }
         };
         let pdus = chunk.iter().filter_map(|pdu| raw(pdu.json())).collect();
-        publish(hs, room_id, pdus, Vec::new(), server_keys);
+        publish(hs, room_id, Content { pdus, edus: Vec::new() }, server_keys).await;
     }
 }
 
 /// Sends an EDU to the members of a room: for what is worth nothing a moment later.
-pub fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>) {
+pub async fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>) {
     let server_keys = vec![hs.identity.server_keys().json().to_owned()];
-    publish(hs, room_id, Vec::new(), vec![edu], server_keys);
+    publish(hs, room_id, Content { pdus: Vec::new(), edus: vec![edu] }, server_keys).await;
 }
 
-fn publish(
-    hs: &Homeserver,
-    room_id: &RoomId,
+/// What a frame carries.
+struct Content {
     pdus: Vec<Box<RawValue>>,
     edus: Vec<Box<RawValue>>,
+}
+
+async fn publish(
+    hs: &Homeserver,
+    room_id: &RoomId,
+    content: Content,
     server_keys: Vec<Box<RawValue>>,
 ) {
     let frame = Frame {
         origin: hs.server_name().to_owned(),
         room_id: room_id.to_owned(),
         origin_server_ts: hs.clock.now(),
-        pdus,
-        edus,
+        pdus: content.pdus,
+        edus: content.edus,
         server_keys,
     };
-    match frame.sign(hs.identity.verify_key()) {
-        Ok(bytes) => {
-            let command = Outbound::Gossip { room_id: room_id.to_owned(), frame: bytes.into() };
+    let signed = match frame.sign(hs.identity.verify_key()) {
+        Ok(signed) => signed,
+        Err(FrameError::TooLarge) => {
+            debug!(%room_id, "a frame does not hold these events");
+            return;
+        }
+        Err(error) => {
+            warn!(%room_id, %error, "a frame could not be made");
+            return;
+        }
+    };
+    match room_keys::seal(hs, room_id, &signed).await {
+        Ok(sealed) => {
+            let command = Outbound::Gossip { room_id: room_id.to_owned(), frame: sealed.into() };
             if !hs.peers.offer(command) {
                 Counters::add(&hs.peers.counters().frames_dropped, 1);
             }
         }
-        Err(FrameError::TooLarge) => debug!(%room_id, "a frame does not hold these events"),
-        Err(error) => warn!(%room_id, %error, "a frame could not be made"),
+        // What was our leaving itself is told to the others by the outbox.
+        Err(SealError::UnknownRoom) => debug!(%room_id, "no frame for a room that was left"),
+        Err(error) => warn!(%room_id, %error, "a frame could not be sealed"),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Gossip frames: from bytes to a verdict on forwarding.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use messagehub_protocol::{
-    limits::MAX_FRAME_BYTES,
     server_keys::{KeyRing, ServerKeys},
     wire::{
         frame::{self, Frame},
-        request::RequestId,
+        request::{RequestError, RequestId},
+        sealed::{RoomKey, SealedError, SealedFrame},
     },
 };
 use messagehub_store::{Room, Snapshot, StoreError, memberships, server_keys};
@@ -20,14 +22,32 @@ use crate::{
     Homeserver, edus,
     federation::keys,
     peers::{Acceptance, Counters, Origins},
+    room_keys,
     server::access,
     view::ViewError,
 };
 
-/// Takes in one frame from the topic of a room.
-pub async fn frame(hs: &Homeserver, room_id: OwnedRoomId, bytes: Bytes) -> Acceptance {
-    let acceptance = match take(hs, &room_id, bytes).await {
+/// A sealed frame, as the transport hands it over.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The PeerId of the neighbour that forwarded it.
+    pub source: String,
+    /// The room whose topic carried it.
+    pub room_id: OwnedRoomId,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Takes in one frame from the topic of a room. Where its key is not here it waits while a member is
+/// asked.
+pub async fn frame(hs: &Homeserver, delivery: Delivery) -> Acceptance {
+    let room_id = delivery.room_id.clone();
+    let acceptance = match take(hs, delivery).await {
         Ok(acceptance) => acceptance,
+        Err(Declined::TooFast) => {
+            Counters::add(&hs.peers.counters().frames_limited, 1);
+            Acceptance::Ignore
+        }
         Err(Declined::Bad(reason)) => {
             debug!(%room_id, reason, "a frame was rejected");
             Acceptance::Reject
@@ -67,6 +87,8 @@ enum Declined {
     Useless(String),
     /// Its origin is not in the room, as far as we know.
     Stranger(OwnedServerName),
+    /// More came than we take: of this neighbour, this author or in this room.
+    TooFast,
     /// Our own fault.
     Failed(IngestError),
 }
@@ -93,24 +115,92 @@ struct Opened {
     news: Vec<ServerKeys>,
 }
 
-async fn take(
+async fn take(hs: &Homeserver, delivery: Delivery) -> Result<Acceptance, Declined> {
+    let Delivery { source, room_id, bytes } = delivery;
+    if !hs.peers.with_frame_paces(|paces| paces.take_of_neighbour(&source, hs.clock.now_ms())) {
+        return Err(Declined::TooFast);
+    }
+    let sealed = SealedFrame::parse(&bytes).map_err(of_seal)?;
+    let key = room_keys::find_or_ask(hs, &room_id, sealed.key_id(), &source).await?;
+    let key = key.ok_or_else(|| Declined::Useless("its key is not here".to_owned()))?;
+    if !hs.peers.with_frame_paces(|paces| paces.has(&room_id, &key, hs.clock.now_ms())) {
+        return Err(Declined::TooFast);
+    }
+    let text = sealed.open(&room_id, &key).map_err(of_seal)?;
+    let mut opened = verified(hs, &room_id, (key, text)).await?;
+    let (author, now_ms) = (&opened.origin, hs.clock.now_ms());
+    if !hs.peers.with_frame_paces(|paces| paces.take(&room_id, author, now_ms)) {
+        return Err(Declined::TooFast);
+    }
+    // Whoever brought it: its author made it within the last minutes, so there is a way to them.
+    hs.peers.note_alive(&opened.origin);
+    keys::remember(hs, std::mem::take(&mut opened.news)).await?;
+    apply(hs, &room_id, opened).await
+}
+
+fn of_seal(error: SealedError) -> Declined {
+    match error.is_provable() {
+        true => Declined::Bad(error.to_string()),
+        false => Declined::Useless(error.to_string()),
+    }
+}
+
+/// The frame with its signatures verified, if it did not come before. Any member can seal again
+/// what another one signed, so it is the signed text that counts as seen.
+async fn verified(
     hs: &Homeserver,
     room_id: &OwnedRoomId,
-    bytes: Bytes,
-) -> Result<Acceptance, Declined> {
+    (key, text): (Arc<RoomKey>, Vec<u8>),
+) -> Result<Opened, Declined> {
     let now = hs.clock.now();
-    let (us, topic) = (hs.server_name().to_owned(), room_id.clone());
-    let id = frame::message_id(&frame::topic(room_id), &bytes);
+    let id = frame::message_id(&frame::topic(room_id), &text);
     let id: RequestId = std::array::from_fn(|index| id[index]);
-    let mut opened = hs.store.read(move |snap| open(snap, &us, (&topic, &bytes), now)).await?;
+    let again = || Declined::Useless("the frame came before".to_owned());
+    let peek = Peek::of(&text)?;
+    // Whoever sealed it is its origin: the id of a key names its owner, so all who hold it see this.
+    if peek.origin != key.owner() {
+        return Err(Declined::Bad("sealed with the key of another server".to_owned()));
+    }
+    if hs.peers.with_replay_filter(Origins::Members, |seen| {
+        seen.has_seen(&peek.origin, peek.origin_server_ts, &id)
+    }) {
+        return Err(again());
+    }
+    let (us, topic) = (hs.server_name().to_owned(), room_id.clone());
+    let opened = hs.store.read(move |snap| open(snap, &us, (&topic, peek, &text), now)).await?;
     let seen = hs.peers.with_replay_filter(Origins::Members, |seen| {
         seen.check_id(&opened.origin, opened.made_at, id, now)
     });
-    if let Err(error) = seen {
-        return Err(Declined::Useless(error.to_string()));
+    match seen {
+        Ok(()) => Ok(opened),
+        Err(RequestError::Replayed) => Err(again()),
+        Err(error) => Err(Declined::Useless(error.to_string())),
     }
-    keys::remember(hs, std::mem::take(&mut opened.news)).await?;
-    apply(hs, room_id, opened).await
+}
+
+/// What a frame says of itself, before anything of it is verified.
+#[derive(Deserialize)]
+struct Peek {
+    origin: OwnedServerName,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+}
+
+impl Peek {
+    /// What can be read in a frame of another version stands in the same place, or it is of no use.
+    fn of(text: &[u8]) -> Result<Self, Declined> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u64,
+        }
+        serde_json::from_slice::<Self>(text).map_err(|error| {
+            match serde_json::from_slice::<Version>(text) {
+                Ok(Version { v }) if v != frame::FRAME_VERSION => {
+                    Declined::Useless(format!("a frame of version {v}"))
+                }
+                _ => Declined::Bad(error.to_string()),
+            }
+        })
+    }
 }
 
 /// Everything that needs no transaction: whether its origin is in the room, the frame's form and
@@ -118,7 +208,7 @@ async fn take(
 fn open(
     snap: &Snapshot<'_>,
     us: &ServerName,
-    (topic, bytes): (&RoomId, &[u8]),
+    (topic, claimed, text): (&RoomId, Peek, &[u8]),
     now: MilliSecondsSinceUnixEpoch,
 ) -> Result<Opened, Declined> {
     let room = match verify::room_of_ours(snap, topic, us) {
@@ -129,14 +219,11 @@ fn open(
         Err(error) => return Err(Declined::Failed(error)),
     };
     // Before anything is verified: a stranger may send what takes many signatures to check.
-    let claimed = claimed_origin(bytes);
-    if let Some(origin) = &claimed
-        && !is_member(snap, &room, origin)?
-    {
-        return Err(Declined::Stranger(origin.clone()));
+    if !is_member(snap, &room, &claimed.origin)? {
+        return Err(Declined::Stranger(claimed.origin));
     }
-    let known = known_keys(snap, claimed.as_ref())?;
-    let (frame, ring) = Frame::open_knowing(bytes, now, &known).map_err(|error| {
+    let known = known_keys(snap, &claimed.origin)?;
+    let (frame, ring) = Frame::open_knowing(text, now, &known).map_err(|error| {
         if error.is_provable() {
             Declined::Bad(error.to_string())
         } else {
@@ -146,7 +233,7 @@ fn open(
     if frame.room_id != topic {
         return Err(Declined::Bad("the frame is of another room than its topic".to_owned()));
     }
-    if claimed.as_ref() != Some(&frame.origin) {
+    if claimed.origin != frame.origin {
         return Err(Declined::Bad("the frame names two origins".to_owned()));
     }
     let news = news(snap, &ring)?;
@@ -160,28 +247,10 @@ fn is_member(snap: &Snapshot<'_>, room: &Room, server: &ServerName) -> Result<bo
         && access::is_admitted(snap, room, server)?)
 }
 
-/// Whom a frame says it is of. What cannot be read here is refused when the frame is opened.
-fn claimed_origin(bytes: &[u8]) -> Option<OwnedServerName> {
-    #[derive(Deserialize)]
-    struct Peek {
-        origin: OwnedServerName,
-    }
-    let read = || serde_json::from_slice::<Peek>(bytes).ok();
-    (bytes.len() <= MAX_FRAME_BYTES).then(read).flatten().map(|peek| peek.origin)
-}
-
 /// The keys we hold of a frame's origin, so that they are not verified again.
-fn known_keys(
-    snap: &Snapshot<'_>,
-    origin: Option<&OwnedServerName>,
-) -> Result<KeyRing, StoreError> {
-    let mut known = KeyRing::new();
-    if let Some(origin) = origin
-        && let Some(keys) = server_keys::find(snap, origin)?
-    {
-        known.insert(origin.clone(), keys);
-    }
-    Ok(known)
+fn known_keys(snap: &Snapshot<'_>, origin: &OwnedServerName) -> Result<KeyRing, StoreError> {
+    let keys = server_keys::find(snap, origin)?;
+    Ok(keys.map(|keys| (origin.clone(), keys)).into_iter().collect())
 }
 
 fn news(snap: &Snapshot<'_>, ring: &KeyRing) -> Result<Vec<ServerKeys>, StoreError> {
@@ -207,11 +276,12 @@ async fn apply(
     if !signed.is_empty() || ephemeral {
         let write = hs.store.write(move |txn| {
             let mut room = verify::room_of_ours(txn, &wanted, &us)?;
-            edus::apply(txn, &origin, &edus, now)?;
+            let after = edus::apply(txn, (&us, &origin), &edus, now)?;
             let admitted = admit(txn, &us, &mut room, (&origin, signed))?;
-            Ok::<_, IngestError>((room, admitted))
+            Ok::<_, IngestError>((room, admitted, after))
         });
-        let (room, admitted) = write.await.map_err(Declined::Failed)?;
+        let (room, admitted, after) = write.await.map_err(Declined::Failed)?;
+        after.settle(hs);
         outcomes.extend(settle(hs, &room, admitted));
     }
     let start = if ephemeral { Acceptance::Accept } else { Acceptance::Ignore };

@@ -7,7 +7,9 @@ use ruma::{
     OwnedMxcUri,
     api::{
         OutgoingResponseExt,
-        federation::authenticated_media::{Content, ContentMetadata},
+        federation::authenticated_media::{
+            Content, ContentMetadata, FileOrLocation, get_content,
+        },
     },
     http_headers::{ContentDisposition, ContentDispositionType},
     server_name,
@@ -149,13 +151,19 @@ async fn remote_media_is_not_asked_for_when_the_client_says_so() {
     assert!(matches!(refused, Err(MediaError::Unknown)), "{refused:?}");
 }
 
-/// Answers the one request that the server sends, as the node that has the media would.
+/// Answers the requests that the server sends, as a node that has the media and describes nothing.
 async fn answer(outbound: &mut mpsc::Receiver<Outbound>, content: FileOrLocation) {
     let response = get_content::v1::Response::new(ContentMetadata::new(), content);
     let response = response.try_into_http_response::<Vec<u8>>().unwrap().map(Bytes::from);
     while let Some(command) = outbound.recv().await {
         if let Outbound::Request { destination, request, reply } = command {
             assert_eq!(destination, "elsewhere.example");
+            if request.uri().path().contains("media_description") {
+                let mut unknown = http::Response::new(Bytes::from_static(b"{}"));
+                *unknown.status_mut() = http::StatusCode::NOT_FOUND;
+                reply.send(Ok(unknown)).unwrap();
+                continue;
+            }
             assert_eq!(request.uri().path(), "/_matrix/federation/v1/media/download/abc");
             reply.send(Ok(response)).unwrap();
             return;
@@ -189,7 +197,15 @@ async fn remote_media_is_fetched_once_and_kept() {
     assert_eq!(file.filename.as_deref(), Some("cat.png"));
     // Nobody answers now.
     assert_eq!(get(&hs, &remote).await.unwrap(), file);
-    assert_eq!(local(&hs, "abc").await.unwrap_err().to_string(), "there is no such media");
+    let ours = MediaAddress {
+        server_name: hs.server_name().to_owned(),
+        media_id: "abc".to_owned(),
+    };
+    let asker = server_name!("asker.example").to_owned();
+    for address in [ours, remote.address] {
+        let refused = share::file(&hs, asker.clone(), address).await;
+        assert!(matches!(refused, Err(MediaError::Unknown)), "{refused:?}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,14 @@ use messagehub_protocol::wire::request::{ReplayFilter, UniqueTimes};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use tokio::sync::Notify;
 
+use super::{
+    comparing::Comparing,
+    relays::{Routes, Slots},
+    retries::Retries,
+};
+use crate::digests::Digests;
+use crate::{ingest::FramePaces, room_keys::RoomKeys};
+
 /// Rooms noted for a comparison before the next one: more than a moment brings; the comparison
 /// every minute finds whatever did not fit.
 const MAX_BEHIND: usize = 256;
@@ -41,12 +49,24 @@ pub(super) struct Live {
     pub(super) seen_of_members: Mutex<ReplayFilter>,
     /// Requests of all others, who are as many as anybody cares to make up.
     pub(super) seen_of_strangers: Mutex<ReplayFilter>,
+    /// With which frames are sealed.
+    pub(super) room_keys: RoomKeys,
+    /// How fast frames come.
+    pub(super) frame_paces: Mutex<FramePaces>,
     times: UniqueTimes,
     behind: Mutex<BTreeSet<OwnedRoomId>>,
     history: Mutex<BTreeSet<OwnedRoomId>>,
     /// When a frame of a stranger last made us look at a room, in milliseconds.
     strangers: Mutex<BTreeMap<OwnedRoomId, u64>>,
     compared: Mutex<BTreeMap<OwnedServerName, Compared>>,
+    /// Up to which change each server was told of address records.
+    told: Mutex<BTreeMap<OwnedServerName, i64>>,
+    pub(super) digests: Digests,
+    pub(super) comparing: Comparing,
+    pub(super) retries: Retries,
+    pub(super) carrying: Slots,
+    pub(super) taking: Slots,
+    pub(super) routes: Routes,
     pub(super) woken: Notify,
     pub(super) counters: Counters,
 }
@@ -80,6 +100,23 @@ impl Live {
 
     pub(super) fn compared(&self, server: &ServerName) -> Option<Compared> {
         self.compared.lock().unwrap_or_else(PoisonError::into_inner).get(server).copied()
+    }
+
+    pub(super) fn told(&self, server: &ServerName) -> i64 {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(server).copied().unwrap_or(0)
+    }
+
+    pub(super) fn note_told(&self, server: &ServerName, up_to: i64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MAX_COMPARED && !told.contains_key(server) {
+            told.pop_first();
+        }
+        told.insert(server.to_owned(), up_to);
+    }
+
+    pub(super) fn forget_told(&self) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn note_behind(&self, room_id: &RoomId) {
@@ -121,6 +158,12 @@ impl Live {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner).contains_key(server)
     }
 
+    pub(super) fn server_of(&self, peer_id: &str) -> Option<OwnedServerName> {
+        let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let speaks = |(_, peers): &(&OwnedServerName, &BTreeSet<String>)| peers.contains(peer_id);
+        connected.iter().find(speaks).map(|(server, _)| server.clone())
+    }
+
     pub(super) fn connected(&self) -> Vec<OwnedServerName> {
         let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         connected.keys().cloned().collect()
@@ -138,6 +181,14 @@ pub struct Counters {
     pub frames_rejected: AtomicU64,
     /// Frames of ours that did not fit the transport's queue; heads repair them.
     pub frames_dropped: AtomicU64,
+    /// Frames that were not looked at because too many came.
+    pub frames_limited: AtomicU64,
+    /// Room keys of ours that were made.
+    pub room_keys_made: AtomicU64,
+    /// Times we asked a member for a room key.
+    pub room_keys_asked: AtomicU64,
+    /// Room keys given to members.
+    pub room_keys_given: AtomicU64,
     /// Requests of other servers that were refused: signature, name, PeerId, freshness, repetition.
     pub requests_refused: AtomicU64,
     /// Events taken from another server because heads or ancestors were missing.
@@ -146,6 +197,18 @@ pub struct Counters {
     pub heads_exchanges: AtomicU64,
     /// Deliveries from the outbox.
     pub outbox_deliveries: AtomicU64,
+    /// EDUs that could not be read, or of a type that is not known here.
+    pub edus_ignored: AtomicU64,
+    /// Deliveries that their destination will not take.
+    pub outbox_refusals: AtomicU64,
+    /// Requests of ours that reached their destination through another server.
+    pub relayed_requests: AtomicU64,
+    /// Requests of others that were carried to their destination.
+    pub relays_carried: AtomicU64,
+    /// Requests of others that were not carried: no shared room, no connection, too many at once.
+    pub relays_refused: AtomicU64,
+    /// Requests that came through another server.
+    pub relays_taken: AtomicU64,
 }
 
 impl Counters {

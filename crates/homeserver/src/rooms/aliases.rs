@@ -2,13 +2,19 @@
 //!
 //! Spec: Client-Server API, "Room aliases".
 
+use messagehub_protocol::identity::is_key_name;
 use messagehub_store::{Room, Snapshot, StoreError, aliases, memberships, rooms};
 use ruma::{
     OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, UserId,
+    api::federation::query::get_room_information::v1 as get_room_information,
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
 
-use crate::{Homeserver, visibility::history_visibility};
+use crate::{
+    Homeserver,
+    federation::{self, ASK_TIMEOUT, FederationError},
+    visibility::history_visibility,
+};
 
 /// Aliases of one room. A room needs a few; more is a way to take all the good names.
 pub const MAX_ALIASES: usize = 100;
@@ -31,6 +37,9 @@ pub enum AliasError {
     /// The user may not: not in the room, or not the one who made the alias.
     #[error("the user may not change this alias")]
     Forbidden,
+    /// It is an alias of a server that cannot be asked now.
+    #[error("the server of {0} cannot be reached now")]
+    Unreachable(OwnedRoomAliasId),
     /// The room has [`MAX_ALIASES`].
     #[error("the room has too many aliases")]
     TooMany,
@@ -79,7 +88,7 @@ pub async fn create(
         .await
 }
 
-/// The room behind an alias of this server.
+/// The room behind an alias of any server: what is not ours is asked of its server.
 ///
 /// Spec: Client-Server API, "GET /directory/room/{roomAlias}".
 ///
@@ -87,6 +96,40 @@ pub async fn create(
 ///
 /// See [`AliasError`].
 pub async fn resolve(hs: &Homeserver, alias: &RoomAliasId) -> Result<Resolved, AliasError> {
+    if alias.server_name() == hs.server_name() {
+        return local(hs, alias).await;
+    }
+    // What is no key is found by nobody here.
+    if !is_key_name(alias.server_name()) {
+        return Err(AliasError::Unknown(alias.to_owned()));
+    }
+    let request = get_room_information::Request::new(alias.to_owned());
+    match federation::ask(hs, alias.server_name(), request, ASK_TIMEOUT).await {
+        Ok(mut found) => {
+            found.servers.truncate(MAX_SERVERS);
+            // Whoever has the alias is most likely in the room, whether it says so or not.
+            if !found.servers.iter().any(|server| server == alias.server_name()) {
+                found.servers.insert(0, alias.server_name().to_owned());
+            }
+            Ok(Resolved { room_id: found.room_id, servers: found.servers })
+        }
+        Err(FederationError::Store(error)) => Err(error.into()),
+        Err(error) if error.is_transient() => Err(AliasError::Unreachable(alias.to_owned())),
+        Err(error) => {
+            tracing::debug!(%alias, %error, "an alias is not known where it should be");
+            Err(AliasError::Unknown(alias.to_owned()))
+        }
+    }
+}
+
+/// The room behind an alias of this server.
+///
+/// Spec: Server-Server API, "GET /query/directory".
+///
+/// # Errors
+///
+/// See [`AliasError`].
+pub async fn local(hs: &Homeserver, alias: &RoomAliasId) -> Result<Resolved, AliasError> {
     let ours = hs.server_name().to_owned();
     let alias = alias.to_owned();
     hs.store

@@ -8,10 +8,13 @@ use messagehub_protocol::{
     receive::RoomView,
     rules::rules_of,
 };
-use messagehub_store::{Room, StoreError, Txn, aliases, profiles, room_state, rooms};
+use messagehub_store::{
+    Room, StoreError, Txn, aliases, profiles, published_rooms, room_state, rooms,
+};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId,
     RoomAliasId, RoomId, RoomVersionId, UserId,
+    api::client::room::Visibility,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
 };
@@ -95,9 +98,11 @@ impl From<SendError> for CreateError {
             SendError::OutboxFull(server) => Self::OutboxFull(server),
             SendError::Room(error) => Self::Room(error),
             SendError::Store(error) => Self::Store(error),
-            SendError::NotInRoom | SendError::MayNotRedact | SendError::UnknownEvent => {
-                Self::BadContent(error.to_string())
-            }
+            SendError::NotInRoom
+            | SendError::MayNotRedact
+            | SendError::UnknownEvent
+            | SendError::NotRecommended { .. }
+            | SendError::NoRecommendation(_) => Self::BadContent(error.to_string()),
         }
     }
 }
@@ -136,6 +141,7 @@ pub async fn room(
         version,
         rules,
         alias,
+        visibility: new.visibility,
     };
     let news = hs.store.write(move |txn| make(txn, emitter, blueprint)).await?;
     let room_id = news.room_id().to_owned();
@@ -155,6 +161,7 @@ struct Blueprint {
     invites: Vec<OwnedUserId>,
     purpose: Purpose,
     alias: Option<OwnedRoomAliasId>,
+    visibility: Visibility,
 }
 
 fn make(txn: &mut Txn<'_>, emitter: Emitter, plan: Blueprint) -> Result<News, CreateError> {
@@ -163,6 +170,9 @@ fn make(txn: &mut Txn<'_>, emitter: Emitter, plan: Blueprint) -> Result<News, Cr
         && aliases::insert(txn, alias, room.nid, &plan.creator)? == aliases::Added::Taken
     {
         return Err(CreateError::AliasTaken(alias.clone()));
+    }
+    if plan.visibility == Visibility::Public {
+        published_rooms::insert(txn, room.nid)?;
     }
     let mut appended = vec![created];
     let profile = profiles::get(txn, &plan.creator)?;

@@ -5,6 +5,8 @@
 //!
 //! Spec: Client-Server API, "POST /rooms/{roomId}/invite".
 
+use std::sync::Arc;
+
 use messagehub_protocol::build::NewEvent;
 use messagehub_store::{Room, Snapshot, profiles};
 use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipState};
@@ -12,7 +14,8 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipSta
 use super::membership::{Member, Purpose};
 use crate::{
     Homeserver, Identity,
-    emit::{Emitted, Emitter, News, SendError},
+    emit::{Emitted, News, SendError},
+    policy::with_signatures,
     send::find_room,
 };
 
@@ -33,15 +36,15 @@ pub struct Invite {
 ///
 /// See [`SendError`].
 pub async fn invite(hs: &Homeserver, sender: &UserId, invite: Invite) -> Result<(), SendError> {
-    let emitter = Emitter::of(hs);
-    let sender = sender.to_owned();
-    let news = hs
-        .store
-        .write(move |txn| {
+    let wanted = Arc::new((sender.to_owned(), invite));
+    let news = with_signatures(hs, |emitter| {
+        let wanted = Arc::clone(&wanted);
+        hs.store.write(move |txn| {
+            let (sender, invite) = &*wanted;
             let mut room = find_room(txn, &invite.room_id)?;
             let member = invited(txn, &emitter.identity, &invite.user_id)?
                 .with_reason(invite.reason.as_deref());
-            let event = member.event(&room, &sender, &invite.user_id)?;
+            let event = member.event(&room, sender, &invite.user_id)?;
             match emitter.emit_state(txn, &mut room, event)? {
                 Emitted::New(appended) => {
                     let server = emitter.identity.server_name();
@@ -50,7 +53,8 @@ pub async fn invite(hs: &Homeserver, sender: &UserId, invite: Invite) -> Result<
                 Emitted::Same(_) => Ok(None),
             }
         })
-        .await?;
+    })
+    .await?;
     if let Some(news) = news {
         news.publish(hs).await;
     }

@@ -2,8 +2,10 @@
 //!
 //! Spec: Client-Server API, "POST /rooms/{roomId}/leave".
 
+use std::sync::Arc;
+
 use messagehub_store::{
-    Room, StoreError, Txn, events,
+    Room, StoreError, Txn, events, knocks,
     memberships::{self, Membership, NewMembership},
     outbox, rooms,
 };
@@ -14,6 +16,7 @@ use super::membership::Member;
 use crate::{
     Homeserver,
     emit::{Emitter, News, SendError},
+    policy::with_signatures,
 };
 
 /// Why somebody has not left.
@@ -47,12 +50,12 @@ pub async fn leave(
     room_id: OwnedRoomId,
     reason: Option<String>,
 ) -> Result<(), LeaveError> {
-    let emitter = Emitter::of(hs);
-    let user_id = user_id.to_owned();
-    let news = hs
-        .store
-        .write(move |txn| {
-            let (room, member) = find(txn, &room_id, &user_id)?;
+    let wanted = Arc::new((user_id.to_owned(), room_id, reason));
+    let news = with_signatures(hs, |emitter| {
+        let wanted = Arc::clone(&wanted);
+        hs.store.write(move |txn| {
+            let (user_id, room_id, reason) = &*wanted;
+            let (room, member) = find(txn, room_id, user_id)?;
             if member.membership == MembershipState::Leave {
                 return Ok(None);
             }
@@ -60,9 +63,10 @@ pub async fn leave(
                 refuse_remote(txn, &emitter, &room, &member)?;
                 return Ok(None);
             }
-            local(txn, &emitter, room, (&user_id, reason.as_deref())).map(Some)
+            local(txn, &emitter, room, (user_id, reason.as_deref())).map(Some)
         })
-        .await?;
+    })
+    .await?;
     match news {
         Some(news) => news.publish(hs).await,
         None => hs.peers.wake(),
@@ -102,24 +106,29 @@ fn refuse_remote(
     if !matches!(member.membership, MembershipState::Invite | MembershipState::Knock) {
         return Err(LeaveError::NotInRoom);
     }
-    let inviter = match member.event {
+    let asked = match member.event {
+        // The event of a knock is ours; the way back is the way it went.
+        _ if member.membership == MembershipState::Knock => {
+            knocks::server(txn, &room.room_id, &member.user_id)?
+        }
         Some(nid) => Some(events::pdu(txn, nid)?.sender().server_name().to_owned()),
         None => None,
     };
+    knocks::remove(txn, &room.room_id, &member.user_id)?;
     let pos = txn.next_pos();
     let gone =
         NewMembership { membership: &MembershipState::Leave, event: None, pos, stripped: None };
     memberships::set(txn, room.nid, &member.user_id, gone)?;
-    let Some(inviter) = inviter else { return Ok(()) };
-    let body = json!({ "room_id": room.room_id, "user_id": member.user_id, "via": [inviter] });
+    let Some(asked) = asked else { return Ok(()) };
+    let body = json!({ "room_id": room.room_id, "user_id": member.user_id, "via": [asked] });
     let body = body.to_string();
     let entry = outbox::NewEntry {
-        destination: &inviter,
+        destination: &asked,
         kind: outbox::Kind::Leave,
         slot: None,
         body: &body,
     };
-    // That the outbox of the inviter's server is full is no reason to stay invited.
+    // That the outbox of that server is full is no reason to stay invited.
     outbox::insert(txn, entry, emitter.now)?;
     Ok(())
 }

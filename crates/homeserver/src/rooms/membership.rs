@@ -1,5 +1,7 @@
 //! Member events: what they say, and keeping them up with a user's profile.
 
+use std::sync::Arc;
+
 use messagehub_protocol::build::NewEvent;
 use messagehub_store::{
     Room, Snapshot, StoreError,
@@ -17,7 +19,8 @@ use serde_json::{
 
 use crate::{
     Homeserver,
-    emit::{Emitted, Emitter, News, SendError},
+    emit::{Emitted, News, SendError},
+    policy::with_signatures,
     view,
 };
 
@@ -106,20 +109,20 @@ async fn refresh_in(
     user_id: &UserId,
     room_id: OwnedRoomId,
 ) -> Result<(), SendError> {
-    let emitter = Emitter::of(hs);
-    let user_id = user_id.to_owned();
-    let news = hs
-        .store
-        .write(move |txn| {
-            let mut room = rooms::find(txn, &room_id)?.ok_or(SendError::NotInRoom)?;
-            let profile = profiles::get(txn, &user_id)?;
-            let mut member = current(txn, &room, &user_id)?;
+    let wanted = Arc::new((user_id.to_owned(), room_id));
+    let news = with_signatures(hs, |emitter| {
+        let wanted = Arc::clone(&wanted);
+        hs.store.write(move |txn| {
+            let (user_id, room_id) = &*wanted;
+            let mut room = rooms::find(txn, room_id)?.ok_or(SendError::NotInRoom)?;
+            let profile = profiles::get(txn, user_id)?;
+            let mut member = current(txn, &room, user_id)?;
             member.0.remove("displayname");
             member.0.remove("avatar_url");
             // It says how somebody came into the room once; a later event must not claim it.
             member.0.remove("join_authorised_via_users_server");
             member.0.remove("reason");
-            let event = member.with_profile(&profile).event(&room, &user_id, &user_id)?;
+            let event = member.with_profile(&profile).event(&room, user_id, user_id)?;
             match emitter.emit_state(txn, &mut room, event)? {
                 Emitted::New(appended) => {
                     let server = emitter.identity.server_name();
@@ -128,7 +131,8 @@ async fn refresh_in(
                 Emitted::Same(_) => Ok(None),
             }
         })
-        .await?;
+    })
+    .await?;
     if let Some(news) = news {
         news.publish(hs).await;
     }

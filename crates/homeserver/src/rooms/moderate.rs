@@ -2,6 +2,8 @@
 //!
 //! Spec: Client-Server API, "Leaving rooms", "Banning users in a room".
 
+use std::sync::Arc;
+
 use messagehub_store::{Room, Snapshot, StoreError};
 use ruma::{
     OwnedRoomId, OwnedUserId, UserId,
@@ -11,7 +13,8 @@ use ruma::{
 use super::membership::Member;
 use crate::{
     Homeserver,
-    emit::{Emitter, News, SendError},
+    emit::{News, SendError},
+    policy::with_signatures,
     send::find_room,
     view,
     visibility::membership_in,
@@ -68,22 +71,22 @@ pub async fn moderate(
     sender: &UserId,
     moderation: Moderation,
 ) -> Result<(), ModerateError> {
-    let emitter = Emitter::of(hs);
-    let sender = sender.to_owned();
-    let news = hs
-        .store
-        .write(move |txn| {
-            let Moderation { room_id, user_id, action, reason } = moderation;
-            let mut room = find_room(txn, &room_id)?;
-            let is = membership(txn, &room, &user_id)?;
-            let becomes = outcome(action, is)?;
+    let wanted = Arc::new((sender.to_owned(), moderation));
+    let news = with_signatures(hs, |emitter| {
+        let wanted = Arc::clone(&wanted);
+        hs.store.write(move |txn| {
+            let (sender, Moderation { room_id, user_id, action, reason }) = &*wanted;
+            let mut room = find_room(txn, room_id)?;
+            let is = membership(txn, &room, user_id)?;
+            let becomes = outcome(*action, is)?;
             let member = Member::new(becomes).with_reason(reason.as_deref());
-            let event = member.event(&room, &sender, &user_id)?;
+            let event = member.event(&room, sender, user_id)?;
             let appended = emitter.emit(txn, &mut room, event)?;
             let server = emitter.identity.server_name();
             Ok::<_, ModerateError>(News::of(txn, room, &[appended], server)?)
         })
-        .await?;
+    })
+    .await?;
     news.publish(hs).await;
     Ok(())
 }
@@ -103,7 +106,7 @@ fn outcome(action: Action, is: Option<MembershipState>) -> Result<MembershipStat
 }
 
 /// What the current state says a user is.
-pub(super) fn membership(
+pub(crate) fn membership(
     snap: &Snapshot<'_>,
     room: &Room,
     user_id: &UserId,

@@ -1,9 +1,9 @@
 //! The jobs of the run loop: each at most once at a time, a bounded number at once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use ruma::{OwnedRoomId, OwnedServerName};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 
 use super::perform;
 use crate::Homeserver;
@@ -23,6 +23,8 @@ pub(super) enum Job {
     Heads(OwnedServerName),
     /// Compare the heads of one room.
     RoomHeads(OwnedServerName, OwnedRoomId),
+    /// Compare the heads of those rooms of which a server has something for us.
+    Ahead(OwnedServerName),
     /// Fetch what the waiting events of a room lack.
     Gap(OwnedRoomId),
     /// Deliver what waits for a server.
@@ -31,12 +33,16 @@ pub(super) enum Job {
     LostJoins,
     /// Fetch some history of a room.
     History(OwnedRoomId),
+    /// Fetch the devices of a user.
+    Devices(OwnedUserId),
+    /// Tell a server who is here.
+    Presence(OwnedServerName),
 }
 
 /// What is being done, and what comes next.
 pub(super) struct Agenda {
     hs: Homeserver,
-    running: FuturesUnordered<BoxFuture<'static, Job>>,
+    running: FuturesUnordered<BoxFuture<'static, (Job, Vec<OwnedServerName>)>>,
     /// The jobs in `running`.
     busy: BTreeSet<Job>,
     /// Jobs in `busy` that were asked for again meanwhile.
@@ -44,8 +50,13 @@ pub(super) struct Agenda {
     queue: VecDeque<Job>,
     /// The jobs in `queue`.
     waiting: BTreeSet<Job>,
-    /// The newest entry of the outbox for each server when it was last tried.
-    attempts: BTreeMap<OwnedServerName, i64>,
+    /// Servers that may lack what gaps brought; they are compared with when no gap is being
+    /// filled.
+    news_for: BTreeSet<OwnedServerName>,
+    /// What the transport was told last of whom to keep near.
+    trusted: BTreeSet<OwnedServerName>,
+    /// Counts the looks for members without a path.
+    turn: usize,
 }
 
 impl Agenda {
@@ -58,21 +69,21 @@ impl Agenda {
             again: BTreeSet::new(),
             queue: VecDeque::new(),
             waiting: BTreeSet::new(),
-            attempts: BTreeMap::new(),
+            news_for: BTreeSet::new(),
+            trusted: BTreeSet::new(),
+            turn: 0,
         }
     }
 
-    /// Whether the outbox has something for a server that was not there at the last look.
-    pub(super) fn is_newer(&mut self, server: &OwnedServerName, newest: i64) -> bool {
-        if self.attempts.len() >= MAX_WAITING {
-            self.attempts.pop_first();
-        }
-        self.attempts.insert(server.clone(), newest).is_none_or(|before| before < newest)
+    /// What the transport was told last of whom to keep near.
+    pub(super) fn trusted(&mut self) -> &mut BTreeSet<OwnedServerName> {
+        &mut self.trusted
     }
 
-    /// Lets every server be tried again.
-    pub(super) fn forget_attempts(&mut self) {
-        self.attempts.clear();
+    /// A number that is another one each time.
+    pub(super) fn next_turn(&mut self) -> usize {
+        self.turn = self.turn.wrapping_add(1);
+        self.turn
     }
 
     /// Adds a job unless it waits already. One that is running runs once more afterwards, since
@@ -88,10 +99,19 @@ impl Agenda {
 
     /// Goes on with the jobs until one is done; without any it never ends.
     pub(super) async fn advance(&mut self) {
-        let Some(done) = self.running.next().await else { return std::future::pending().await };
+        let Some((done, news_for)) = self.running.next().await else {
+            return std::future::pending().await;
+        };
         self.busy.remove(&done);
+        self.news_for.extend(news_for);
         if self.again.remove(&done) {
             self.add(done);
+        }
+        let is_gap = |job: &Job| matches!(job, Job::Gap(_));
+        if !self.busy.iter().chain(&self.waiting).any(is_gap) {
+            for server in std::mem::take(&mut self.news_for) {
+                self.add(Job::Heads(server));
+            }
         }
         self.start();
     }
@@ -104,8 +124,8 @@ impl Agenda {
             self.busy.insert(job.clone());
             let hs = self.hs.clone();
             self.running.push(Box::pin(async move {
-                perform(hs, &job).await;
-                job
+                let news_for = perform(hs, &job).await;
+                (job, news_for)
             }));
         }
     }

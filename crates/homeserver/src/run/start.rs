@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use messagehub_protocol::server_keys::ServerKeys;
 use messagehub_store::{Snapshot, StoreError, memberships, peer_book, rooms, server_keys};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, ServerName};
 
-use crate::{Homeserver, peers::Outbound, user_directory};
+use crate::{Homeserver, peers::Outbound, records, user_directory};
 
 /// Servers told to the transport at the start: more than it connects to.
 const MAX_KNOWN: usize = 4_096;
@@ -16,6 +17,7 @@ const MAX_KNOWN: usize = 4_096;
 struct Memory {
     servers: Vec<(ServerKeys, Vec<String>)>,
     rooms: Vec<OwnedRoomId>,
+    records: Vec<Bytes>,
 }
 
 /// Tells the transport everything it needs to begin with. Waits while its queue is full.
@@ -31,6 +33,10 @@ pub(super) async fn tell_transport(hs: &Homeserver) {
             }
             for (server_keys, addresses) in memory.servers {
                 hs.peers.tell(Outbound::Learn { server_keys, addresses }).await;
+            }
+            // After the keys, which say whose peers these are.
+            if !memory.records.is_empty() {
+                hs.peers.tell(Outbound::Records { records: memory.records }).await;
             }
         }
         Err(error) => tracing::error!(%error, "what is known of other servers could not be read"),
@@ -70,5 +76,6 @@ fn remembered(
             servers.push((keys, addresses.remove(&server).unwrap_or_default()));
         }
     }
-    Ok(Memory { servers, rooms: rooms_joined })
+    let records = records::remembered(snap, us)?;
+    Ok(Memory { servers, rooms: rooms_joined, records })
 }

@@ -199,7 +199,7 @@ impl<'s> Sight<'s> {
     }
 
     /// Spec: Client-Server API, "Room History Visibility", for the users of a server.
-    fn is_visible(&mut self, event: &StoredEvent) -> Result<bool, StoreError> {
+    pub(super) fn is_visible(&mut self, event: &StoredEvent) -> Result<bool, StoreError> {
         let state = event.state_before.unwrap_or(self.room.state);
         if let Some(visible) = self.by_state.get(&state) {
             return Ok(*visible);

@@ -1,44 +1,35 @@
 //! Our heads, for another member to compare with its own (D11).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use messagehub_protocol::{
     limits::{MAX_DIGEST_ROOMS, MAX_HEADS_PER_ROOM},
-    wire::heads::{HeadsDigest, HeadsRequest, HeadsResponse, room_digest, total_digest},
+    wire::heads::{HeadsRequest, HeadsResponse, MAX_LISTED_ROOMS, part_digests, part_of},
 };
-use messagehub_store::{
-    Room, Snapshot, StoreError, events, extremities, memberships, pending, rooms,
-};
+use messagehub_store::{Room, Snapshot, StoreError, events, extremities, pending};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 
-use crate::{Homeserver, ingest::verify, server::access};
+use crate::{Homeserver, digests, ingest::verify, peers::Peers, records, server::access};
 
-/// Answers a comparison. Where the asker's heads are unknown here, the run loop learns that we
-/// are behind.
+/// Answers a comparison. Where the asker's heads are unknown here, the run loop learns that it has
+/// something that we lack.
 ///
 /// # Errors
 /// Fails when the database does.
 pub async fn compare(
     hs: &Homeserver,
     origin: OwnedServerName,
-    asked: HeadsRequest,
+    mut asked: HeadsRequest,
 ) -> Result<HeadsResponse, StoreError> {
-    let us = hs.server_name().to_owned();
-    let (answer, behind) = hs
+    records::heard(hs, &origin, std::mem::take(&mut asked.records)).await?;
+    let (us, peers, asker) = (hs.server_name().to_owned(), hs.peers.clone(), origin.clone());
+    let (mut answer, behind) = hs
         .store
         .read(move |snap| {
-            let mut answer = HeadsResponse::default();
-            if let Some(theirs) = asked.digest {
-                let digests = digests(snap, &us, &origin)?;
-                let ours = total_digest(digests.iter().map(|(id, digest)| (&**id, *digest)));
-                answer.digest = Some(ours);
-                if ours != theirs {
-                    answer.rooms = digests.into_iter().take(MAX_DIGEST_ROOMS).collect();
-                }
-            }
+            let mut answer = digests_for(snap, &peers, (&us, &asker), &asked)?;
             let mut behind = Vec::new();
             for (room_id, theirs) in asked.heads {
-                let Some(room) = shared(snap, &room_id, &origin)? else { continue };
+                let Some(room) = shared(snap, &room_id, &asker)? else { continue };
                 if lacks(snap, &theirs)? {
                     behind.push(room_id.clone());
                 }
@@ -47,26 +38,41 @@ pub async fn compare(
             Ok::<_, StoreError>((answer, behind))
         })
         .await?;
-    behind.iter().for_each(|room_id| hs.peers.note_behind(room_id));
+    // Whoever names heads is asked for them, and nobody else: invented ones cost their inventor.
+    if !behind.is_empty() {
+        hs.peers.note_ahead(&origin, behind, hs.clock.now_ms());
+    }
+    answer.records = records::for_server(hs, &origin).await?;
     Ok(answer)
 }
 
-/// The digest of every room that two servers share.
-pub(crate) fn digests(
+/// The part of the answer that is about digests.
+fn digests_for(
     snap: &Snapshot<'_>,
-    us: &ServerName,
-    them: &ServerName,
-) -> Result<BTreeMap<OwnedRoomId, HeadsDigest>, StoreError> {
-    let mut digests = BTreeMap::new();
-    for nid in memberships::shared_rooms(snap, us, them)? {
-        let room = rooms::get_by_nid(snap, nid)?;
-        let mut heads = Vec::new();
-        for nid in extremities::list(snap, nid)? {
-            heads.push(events::id(snap, nid)?);
+    peers: &Peers,
+    (us, them): (&ServerName, &ServerName),
+    asked: &HeadsRequest,
+) -> Result<HeadsResponse, StoreError> {
+    let mut answer = HeadsResponse::default();
+    if let Some(theirs) = asked.digest {
+        let total = peers.digests().total(snap, (us, them))?;
+        answer.digest = Some(total.digest);
+        if total.digest != theirs {
+            let rooms = peers.digests().rooms(snap, (us, them))?;
+            if rooms.len() > MAX_LISTED_ROOMS {
+                answer.parts = part_digests(digests::by_ref(&rooms));
+            } else {
+                answer.rooms = rooms;
+            }
         }
-        digests.insert(room.room_id, room_digest(heads.iter().map(|id| &**id)));
     }
-    Ok(digests)
+    if !asked.parts.is_empty() {
+        let parts: BTreeSet<u8> = asked.parts.iter().copied().collect();
+        let rooms = peers.digests().rooms(snap, (us, them))?;
+        let wanted = rooms.into_iter().filter(|(room_id, _)| parts.contains(&part_of(room_id)));
+        answer.rooms = wanted.take(MAX_DIGEST_ROOMS).collect();
+    }
+    Ok(answer)
 }
 
 /// Our heads of a room, the newest first.

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use messagehub_protocol::{
-    build::Signer, pdu::SignedPdu, receive, rules::rules_of, server_keys::KeyRing,
+    build::Signer,
+    pdu::{Pdu, SignedPdu},
+    receive, rules::rules_of, server_keys::KeyRing,
 };
 use messagehub_store::{
     Txn, events,
@@ -16,25 +18,19 @@ use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId,
     events::{TimelineEventType, room::member::MembershipState},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::{
     access::{AccessError, is_admitted, raw},
     membership::{MembershipError, bad, sign_checked},
+    shown,
 };
 use crate::{
-    Homeserver, Identity, client_event, ingest::verify, rate::RateKey, visibility::membership_in,
+    Homeserver, Identity, ingest::verify, rate::RateKey, visibility::membership_in,
 };
 
 /// Invites that one user may have open: more than anybody looks at, fewer than a flood.
 const MAX_INVITES: usize = 1_000;
-
-/// Events of the room shown with an invite; the specification recommends eight types.
-const MAX_SHOWN: usize = 32;
-
-/// Bytes of all of them: they come with each initial sync for as long as the invite is open.
-const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 /// An invite as it came.
 #[derive(Debug)]
@@ -49,6 +45,8 @@ pub struct Invite {
     pub event: Box<RawValue>,
     /// What the invited user is shown of the room: stripped state or whole events.
     pub shown: Vec<Box<RawValue>>,
+    /// The `server_keys` of who signed these, unverified.
+    pub server_keys: Vec<Box<RawValue>>,
 }
 
 /// Shows an invite to the invited user, and gives the event with our signature.
@@ -66,10 +64,16 @@ pub async fn receive(
         hs.store.read(move |snap| memberships::share_a_room(snap, &us, &them)).await?;
     let key = if is_co_member { RateKey::Invite(origin.clone()) } else { RateKey::StrangeInvite };
     hs.limits.rates.check(key, hs.clock.now())?;
+    let brought = shown::ring(&invite.server_keys);
     let signed = hs
         .store
         .write(move |txn| {
+            let mut invite = invite;
             let (signed, invited) = checked(txn, &identity, &origin, &invite)?;
+            let rules = rules_of(&invite.room_version)
+                .ok_or_else(|| MembershipError::UnsupportedVersion(invite.room_version.clone()))?;
+            invite.shown =
+                shown::checked(txn, (&invite.room_id, rules), &invite.shown, &brought)?;
             keep(txn, identity.server_name(), &invite, (&signed, &invited))?;
             Ok::<_, MembershipError>(signed)
         })
@@ -103,7 +107,7 @@ fn checked(
     let invited = pdu.state_key().and_then(|key| UserId::parse(key).ok());
     let invited = invited.filter(|user| identity.is_local(user));
     let invited = invited.ok_or(MembershipError::UnknownUser)?;
-    if !users::exists(txn, &invited)? {
+    if !users::is_active(txn, &invited)? {
         return Err(MembershipError::UnknownUser);
     }
     let signer = Signer { server: identity.server_name(), key: identity.verify_key() };
@@ -135,7 +139,12 @@ fn keep(
         Some(MembershipState::Invite) => {
             let open = known.and_then(|known| known.event);
             let open = open.map(|nid| events::pdu(txn, nid)).transpose()?;
-            if open.is_some_and(|open| open.sender().server_name() == inviter) {
+            // An older one that comes late must not take the place of a newer: what takes the
+            // older back would take the newer with it.
+            let is_newer = |open: &Pdu| {
+                open.sender().server_name() == inviter || open.depth() >= signed.pdu().depth()
+            };
+            if open.is_some_and(|open| is_newer(&open)) {
                 return Ok(());
             }
         }
@@ -146,7 +155,7 @@ fn keep(
         return Err(MembershipError::TooManyInvites);
     }
     let nid = events::insert_outlier(txn, &room, &receive::accept_unplaced(signed.clone()))?;
-    let stripped = stripped(invite, signed)?;
+    let stripped = shown::stripped(&invite.shown, signed.pdu()).map_err(unwritable)?;
     let pos = txn.next_pos();
     let new = NewMembership {
         membership: &MembershipState::Invite,
@@ -155,33 +164,6 @@ fn keep(
         stripped: Some(&stripped),
     };
     Ok(memberships::set(txn, room.nid, invited, new)?)
-}
-
-/// What the user is shown, as a JSON array of stripped state: at most one event for a key, the
-/// invite itself last.
-fn stripped(invite: &Invite, signed: &SignedPdu) -> Result<String, MembershipError> {
-    #[derive(Deserialize, Serialize)]
-    struct Shown {
-        content: Box<RawValue>,
-        sender: OwnedUserId,
-        state_key: String,
-        r#type: String,
-    }
-    let mut shown = Vec::new();
-    let mut left = MAX_SHOWN_BYTES;
-    for event in invite.shown.iter().take(MAX_SHOWN) {
-        let Some(rest) = left.checked_sub(event.get().len()) else { continue };
-        left = rest;
-        // What is neither stripped state nor an event is not shown.
-        let Ok(event) = serde_json::from_str::<Shown>(event.get()) else { continue };
-        let is_invite = event.r#type == "m.room.member"
-            && signed.pdu().state_key() == Some(event.state_key.as_str());
-        if !is_invite {
-            shown.push(to_raw_value(&event).map_err(unwritable)?);
-        }
-    }
-    shown.push(client_event::stripped(signed.pdu())?);
-    serde_json::to_string(&shown).map_err(unwritable)
 }
 
 fn unwritable(error: serde_json::Error) -> MembershipError {

@@ -1,40 +1,46 @@
-//! Users of other servers who come into our rooms or leave them, and invites to users of ours.
+//! Users of other servers who come into our rooms, leave them, or knock on them.
 //!
-//! Spec: Server-Server API, "Joining Rooms", "Leaving Rooms" and "Inviting to a room".
+//! Spec: Server-Server API, "Joining Rooms", "Knocking upon a room" and "Leaving Rooms".
 
 use std::sync::Arc;
 
 use messagehub_protocol::{
-    auth::AuthViolation,
+    auth::{AuthRule, AuthViolation},
     build::{self, NewEvent, Signer},
     pdu::{Pdu, PduError, SignedPdu, WellFormedPdu},
     receive::{self, Verdict},
     server_keys::KeyRing,
 };
 use messagehub_store::{
-    Room, StoreError, Txn,
+    Room, Snapshot, StoreError, Txn,
     events::{self, Standing},
+    rooms,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId,
-    RoomVersionId,
+    RoomVersionId, ServerName, UserId,
     events::{TimelineEventType, room::member::MembershipState},
 };
 use serde_json::{
-    json,
+    Map,
     value::{RawValue, to_raw_value},
 };
 
 use super::{
     access::{AccessError, raw, resident_room},
+    shown::{self, Shown, ShownError},
     state::{self, State},
 };
 use crate::{
     Homeserver, Identity,
     federation::announce,
     ingest::{self, IngestError, Outcome, verify},
-    rate::Limited,
-    rooms::join::can_vouch,
+    policy,
+    rate::{Limited, RateKey},
+    rooms::{
+        moderate,
+        restricted::{Vouching, restriction, vouch},
+    },
     view::{self, ViewError},
     visibility::membership_in,
 };
@@ -60,6 +66,12 @@ pub enum MembershipError {
     /// The rules of the room do not allow it.
     #[error("{0}")]
     Forbidden(String),
+    /// A restricted room: of its conditions, none that this server can judge is met.
+    #[error("this server cannot say whether the user may join")]
+    UnableToAuthorise,
+    /// A restricted room: the user may join, but nobody here has the power to let them in.
+    #[error("nobody on this server has the power to let the user in")]
+    UnableToGrant,
     /// There is no such user here.
     #[error("there is no such user here")]
     UnknownUser,
@@ -92,6 +104,15 @@ impl From<AuthViolation> for MembershipError {
     }
 }
 
+impl From<ShownError> for MembershipError {
+    fn from(error: ShownError) -> Self {
+        match error {
+            ShownError::Store(error) => error.into(),
+            error => Self::BadEvent(error.to_string()),
+        }
+    }
+}
+
 impl From<PduError> for MembershipError {
     fn from(error: PduError) -> Self {
         Self::BadEvent(error.to_string())
@@ -105,7 +126,7 @@ pub struct Wish {
     pub room_id: OwnedRoomId,
     /// The user.
     pub user_id: OwnedUserId,
-    /// Join or leave.
+    /// Join, leave or knock.
     pub membership: MembershipState,
 }
 
@@ -118,7 +139,8 @@ pub struct Template {
     pub event: Box<RawValue>,
 }
 
-/// Makes the event by which a user of another server joins or leaves, if the room lets them.
+/// Makes the event by which a user of another server joins, leaves or knocks, if the room lets
+/// them.
 /// `versions` are those that the other server takes part in; `None` for all.
 ///
 /// # Errors
@@ -150,7 +172,14 @@ fn template(
     room: &Room,
     wish: Wish,
 ) -> Result<Template, MembershipError> {
-    let content = to_raw_value(&json!({ "membership": wish.membership.as_str() }))
+    let mut content = Map::new();
+    content.insert("membership".to_owned(), wish.membership.as_str().into());
+    if wish.membership == MembershipState::Join
+        && let Some(by) = authorised_by(txn, identity.server_name(), (room, &wish.user_id))?
+    {
+        content.insert("join_authorised_via_users_server".to_owned(), by.as_str().into());
+    }
+    let content = to_raw_value(&content)
         .map_err(|error| MembershipError::BadEvent(error.to_string()))?;
     let new = NewEvent {
         room_id: Some(room.room_id.clone()),
@@ -169,8 +198,38 @@ fn template(
     let draft = build::event(new, &opening.place, now, signer, rules).map_err(bad)?;
     match receive::check(draft, &opening.view).verdict() {
         Verdict::Accepted => Ok(Template { room_version: room.version.clone(), event }),
+        // The last of all checks; a draft cannot pass it, and the event will be signed in time.
+        Verdict::SoftFailed(violation) if violation.rule == AuthRule::Policy => {
+            Ok(Template { room_version: room.version.clone(), event })
+        }
         Verdict::Rejected(violation) | Verdict::SoftFailed(violation) => {
             Err(MembershipError::Forbidden(violation.to_string()))
+        }
+    }
+}
+
+/// Who of our users lets somebody into a restricted room; `None` where nobody has to: in other
+/// rooms, and for whoever was invited or is there.
+fn authorised_by(
+    snap: &Snapshot<'_>,
+    us: &ServerName,
+    (room, user_id): (&Room, &UserId),
+) -> Result<Option<OwnedUserId>, MembershipError> {
+    let is = moderate::membership(snap, room, user_id)?;
+    if matches!(is, Some(MembershipState::Invite | MembershipState::Join)) {
+        return Ok(None);
+    }
+    let Some(allow) = restriction(snap, room)? else { return Ok(None) };
+    if is == Some(MembershipState::Ban) {
+        return Err(MembershipError::Forbidden("the user is banned from the room".to_owned()));
+    }
+    match vouch(snap, us, (room, user_id), &allow)? {
+        Vouching::Granted(by) => Ok(Some(by)),
+        Vouching::Powerless => Err(MembershipError::UnableToGrant),
+        Vouching::Unknowing => Err(MembershipError::UnableToAuthorise),
+        Vouching::Unmet => {
+            let text = "the user is in none of the rooms whose members may join";
+            Err(MembershipError::Forbidden(text.to_owned()))
         }
     }
 }
@@ -182,7 +241,7 @@ pub struct Completed {
     pub room_id: OwnedRoomId,
     /// The id that the other server computed.
     pub event_id: OwnedEventId,
-    /// Join or leave.
+    /// Join, leave or knock.
     pub membership: MembershipState,
     /// The event.
     pub pdu: Box<RawValue>,
@@ -218,6 +277,27 @@ pub async fn send_join(
         .await
 }
 
+/// Takes a knock into the room, tells the other members, and gives what the room shows of itself
+/// to somebody who is not in it.
+///
+/// # Errors
+/// Why not.
+pub async fn send_knock(
+    hs: &Homeserver,
+    origin: OwnedServerName,
+    completed: Completed,
+) -> Result<Shown, MembershipError> {
+    hs.limits.rates.check(RateKey::Knock(completed.room_id.clone()), hs.clock.now())?;
+    let taken = take(hs, origin, completed).await?;
+    let own = hs.identity.server_keys();
+    hs.store
+        .read(move |snap| {
+            let room = rooms::find(snap, taken.room_id())?.ok_or(AccessError::UnknownRoom)?;
+            Ok(shown::of_room(snap, &own, room.state, &[])?)
+        })
+        .await
+}
+
 /// Takes a departure into the room and tells the other members.
 ///
 /// # Errors
@@ -233,9 +313,11 @@ pub async fn send_leave(
 async fn take(
     hs: &Homeserver,
     origin: OwnedServerName,
-    completed: Completed,
+    mut completed: Completed,
 ) -> Result<Arc<Pdu>, MembershipError> {
     let us = hs.server_name().to_owned();
+    // Who is not in the room cannot know that it wants another signature.
+    completed.pdu = policy::completed(hs, &completed.room_id, completed.pdu).await?;
     let room_id = completed.room_id.clone();
     let identity = Arc::clone(&hs.identity);
     let (room, admitted, pdu) = hs
@@ -294,10 +376,10 @@ fn checked(
     }
     if event.required_signers().contains(identity.server_name()) {
         // Our signature says that somebody here lets the user in. The rules of the room see only
-        // that they have the power to.
-        if !can_vouch(txn, identity.server_name(), (room, pdu.sender()))? {
-            let text = "this server cannot say that the user may join";
-            return Err(MembershipError::Forbidden(text.to_owned()));
+        // that whoever the event names has the power to.
+        if authorised_by(txn, identity.server_name(), (room, pdu.sender()))?.is_none() {
+            let text = "nobody has to let the user in";
+            return Err(MembershipError::BadEvent(text.to_owned()));
         }
         let signer = Signer { server: identity.server_name(), key: identity.verify_key() };
         event = event.countersign(signer)?;

@@ -13,6 +13,7 @@ use crate::{
     Homeserver,
     federation::keys,
     peers::{Counters, Origins, PeerIdentity},
+    server::relay::Relayed,
 };
 
 /// What a request brings to prove its origin.
@@ -26,6 +27,8 @@ pub struct Credentials<'a> {
     pub server_keys: Option<&'a str>,
     /// Who is at the other end of the connection.
     pub peer: Option<&'a PeerIdentity>,
+    /// Set where the request came through another server; then `peer` says nothing.
+    pub relayed: Option<&'a Relayed>,
 }
 
 /// Why a request is not taken as the server's that it names.
@@ -83,8 +86,12 @@ async fn check(
         (None, Some(known)) => (known, false),
         (None, None) => return Err(OriginError::UnknownServer),
     };
-    let peer = credentials.peer.ok_or(OriginError::WrongPeer)?;
-    if !keys.peer_ids().contains(&peer.peer_id) {
+    let speaks = match (credentials.relayed, credentials.peer) {
+        // Sealed to us, signed and fresh: who brought it is of no account.
+        (Some(_), _) => true,
+        (None, peer) => peer.is_some_and(|peer| keys.peer_ids().contains(&peer.peer_id)),
+    };
+    if !speaks {
         return Err(OriginError::WrongPeer);
     }
     let now = hs.clock.now();
@@ -93,6 +100,7 @@ async fn check(
     if is_news {
         keys::remember(hs, vec![keys]).await?;
     }
+    hs.peers.note_alive(verified.server_name());
     Ok(verified.server_name().to_owned())
 }
 

@@ -3,24 +3,19 @@
 //! Spec: Server-Server API, "Transactions".
 
 mod newcomer;
+mod withdrawals;
 
 use std::collections::BTreeMap;
 
-use messagehub_protocol::{
-    limits::{MAX_EDUS, MAX_FRAME_SERVER_KEYS, MAX_ID_BYTES, MAX_PDUS},
-    pdu::SignedPdu,
-    server_keys::KeyRing,
-};
+use messagehub_protocol::limits::{MAX_EDUS, MAX_FRAME_SERVER_KEYS, MAX_ID_BYTES, MAX_PDUS};
 use messagehub_store::{
-    Room, StoreError, Txn, joins_under_way,
-    memberships::{self, NewMembership},
+    Room, StoreError,
+    joins_under_way::{self, Answers},
+    memberships,
     outbox::{self, Arrival},
-    rooms,
+    rooms, sharing,
 };
-use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId,
-    events::{TimelineEventType, room::member::MembershipState},
-};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -30,7 +25,6 @@ use crate::{
     ingest::{self, IngestError, Outcome, Parcel, verify},
     server::access,
     view,
-    visibility::membership_in,
 };
 
 /// What another server pushes.
@@ -93,14 +87,18 @@ pub async fn apply(
     }
     if !edus.is_empty() {
         let (us, now) = (hs.server_name().to_owned(), hs.clock.now());
-        hs.store
-            .write(move |txn| {
-                // What a stranger says of rooms is of none that both are in.
-                let is_heard = memberships::share_a_room(txn, &us, &origin)?
-                    && outbox::note_received(txn, &origin, &txn_id)? == Arrival::First;
-                if is_heard { edus::apply(txn, &origin, &edus, now) } else { Ok(()) }
-            })
-            .await?;
+        let applied = hs.store.write(move |txn| {
+            // What a stranger says of rooms is of none that both are in; but whoever invites sends
+            // keys along.
+            let is_heard = (memberships::share_a_room(txn, &us, &origin)?
+                || sharing::has_server_invited(txn, &us, &origin)?)
+                && outbox::note_received(txn, &origin, &txn_id)? == Arrival::First;
+            if !is_heard {
+                return Ok::<_, StoreError>(edus::Aftermath::default());
+            }
+            edus::apply(txn, (&us, &origin), &edus, now)
+        });
+        applied.await?.settle(hs);
     }
     Ok(results)
 }
@@ -128,7 +126,9 @@ enum Standing {
     Outside(Room),
     /// We are, and the sender is not, as far as we know.
     Newcomer,
-    /// Neither is anything to the room, or the sender is excluded.
+    /// The room's access list excludes the sender.
+    Excluded(Room),
+    /// Neither is anything to the room.
     Stranger,
 }
 
@@ -145,22 +145,31 @@ async fn of_room(
             Some(room) => memberships::is_server_in(snap, room.nid, &us)?,
             None => false,
         };
-        if !is_ours && joins_under_way::is_any(snap, &id)? {
-            return Err(TransactionError::JoinUnderWay);
-        }
-        let Some(room) = room else { return Ok(Standing::Stranger) };
+        let joins = if is_ours { None } else { joins_under_way::answers(snap, &id)? };
+        let standing = |standing| Ok::<_, StoreError>((standing, joins));
+        let Some(room) = room else { return standing(Standing::Stranger) };
         if !is_ours {
-            return Ok(Standing::Outside(room));
+            return standing(Standing::Outside(room));
         }
-        Ok(if !access::is_admitted(snap, &room, &them)? {
-            Standing::Stranger
+        standing(if !access::is_admitted(snap, &room, &them)? {
+            Standing::Excluded(room)
         } else if memberships::is_server_in(snap, room.nid, &them)? {
             Standing::Shared
         } else {
             Standing::Newcomer
         })
     });
-    match standing.await? {
+    let (standing, joins) = standing.await?;
+    if let Some(joins) = joins {
+        // Whoever tells us of the room may believe that we are in it: a join of ours may live on
+        // there that its first witness knows nothing of any more.
+        let (id, believer) = (room_id.clone(), origin.clone());
+        hs.store.write(move |txn| joins_under_way::believe(txn, &id, &believer)).await?;
+        if joins == Answers::Open {
+            return Err(TransactionError::JoinUnderWay);
+        }
+    }
+    match standing {
         Standing::Shared => {
             let parcel = Parcel { room_id, from: origin.clone(), pdus };
             match ingest::events(hs, parcel).await {
@@ -173,7 +182,8 @@ async fn of_room(
             }
         }
         Standing::Newcomer => Ok(newcomer::introduced(hs, origin, room_id, pdus).await?),
-        Standing::Outside(room) => Ok(withdrawals(hs, origin, room, pdus).await?),
+        Standing::Outside(room) => Ok(withdrawals::take(hs, origin, room, pdus).await?),
+        Standing::Excluded(room) => Ok(excluded(&room, pdus)),
         Standing::Stranger => {
             tracing::debug!(%origin, %room_id, "events of a room that we do not share");
             Ok(Results::new())
@@ -194,62 +204,14 @@ fn result((event_id, outcome): (OwnedEventId, Outcome)) -> (OwnedEventId, Result
     (event_id, result)
 }
 
-/// Takes back invites to users of ours: by events of a room that we are not in, and of which we
-/// can check no more than that the inviter's server signed them.
-async fn withdrawals(
-    hs: &Homeserver,
-    origin: &OwnedServerName,
-    room: Room,
-    pdus: Vec<Box<RawValue>>,
-) -> Result<Results, StoreError> {
-    let origin = origin.clone();
-    hs.store
-        .write(move |txn| {
-            let mut results = Results::new();
-            for json in pdus {
-                let Ok(rules) = view::rules(&room) else { continue };
-                let Ok(event) = verify::well_formed(json, &room.room_id, rules) else { continue };
-                let event_id = event.pdu().event_id().to_owned();
-                let done = match verify::signed(txn, event, &KeyRing::new())? {
-                    Ok(signed) => withdraw(txn, &room, (&origin, &signed))?,
-                    Err(_) => Err("the event is not signed".to_owned()),
-                };
-                results.insert(event_id, done);
-            }
-            Ok::<_, StoreError>(results)
-        })
-        .await
-}
-
-fn withdraw(
-    txn: &mut Txn<'_>,
-    room: &Room,
-    (origin, signed): (&ServerName, &SignedPdu),
-) -> Result<Result<(), String>, StoreError> {
-    let pdu = signed.pdu();
-    let gone = matches!(membership_in(pdu), Some(MembershipState::Leave | MembershipState::Ban));
-    if *pdu.kind() != TimelineEventType::RoomMember || !gone {
-        return Ok(Err("this server is not in the room".to_owned()));
-    }
-    let user = pdu.state_key().and_then(|key| UserId::parse(key).ok());
-    let Some(user) = user else { return Ok(Err("the event is about no user".to_owned())) };
-    let Some(member) = memberships::find(txn, room.nid, &user)? else {
-        return Ok(Err("the user was not invited".to_owned()));
-    };
-    let inviter = match member.event {
-        Some(nid) => Some(messagehub_store::events::pdu(txn, nid)?.sender().to_owned()),
-        None => None,
-    };
-    let by_inviter = inviter.is_some_and(|inviter| inviter.server_name() == origin);
-    if member.membership != MembershipState::Invite
-        || !by_inviter
-        || pdu.sender().server_name() != origin
-    {
-        return Ok(Err("the invite is not this server's".to_owned()));
-    }
-    let pos = txn.next_pos();
-    let new =
-        NewMembership { membership: &MembershipState::Leave, event: None, pos, stripped: None };
-    memberships::set(txn, room.nid, &user, new)?;
-    Ok(Ok(()))
+/// Each event by its id, and why it is not taken.
+///
+/// Spec: Server-Server API, "Server Access Control Lists (ACLs)".
+fn excluded(room: &Room, pdus: Vec<Box<RawValue>>) -> Results {
+    let Ok(rules) = view::rules(room) else { return Results::new() };
+    let ids = pdus.into_iter().filter_map(|json| {
+        let event = verify::well_formed(json, &room.room_id, rules).ok()?;
+        Some(event.pdu().event_id().to_owned())
+    });
+    ids.map(|id| (id, Err("the room's access list excludes the server".to_owned()))).collect()
 }

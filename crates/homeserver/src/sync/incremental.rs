@@ -117,6 +117,9 @@ fn add_room(
         MembershipState::Invite if moved && !room::is_from_ignored(cx, member)? => {
             rooms.invite.insert(room_id, room::invited(cx, member)?);
         }
+        MembershipState::Knock if moved => {
+            rooms.knock.insert(room_id, room::knocked(cx, member)?);
+        }
         MembershipState::Leave | MembershipState::Ban if moved => {
             let known = was_joined(cx, &room, since)?.then_some(since);
             let mut left = room::left(cx, &room, member, known)?;

@@ -35,6 +35,9 @@ pub(super) fn answer(cx: &Context<'_>) -> Result<Response, StoreError> {
             MembershipState::Invite if !room::is_from_ignored(cx, &member)? => {
                 response.rooms.invite.insert(room_id, room::invited(cx, &member)?);
             }
+            MembershipState::Knock => {
+                response.rooms.knock.insert(room_id, room::knocked(cx, &member)?);
+            }
             MembershipState::Leave | MembershipState::Ban
                 if cx.wanted.filter.room.include_leave =>
             {

@@ -12,7 +12,7 @@ use ruma::{
     api::client::sync::sync_events::{
         UnreadNotificationsCount,
         v3::{
-            InviteState, InvitedRoom, JoinedRoom, LeftRoom, RoomSummary, State as StatePart,
+            InviteState, InvitedRoom, JoinedRoom, KnockState, KnockedRoom, LeftRoom, RoomSummary, State as StatePart,
             StateEvents, Timeline as TimelinePart,
         },
     },
@@ -112,6 +112,15 @@ pub(super) fn invited(cx: &Context<'_>, member: &Membership) -> Result<InvitedRo
     let mut invite_state = InviteState::new();
     invite_state.events = shown(cx, member)?.into_iter().map(Raw::from_json).collect();
     Ok(invite_state.into())
+}
+
+/// A room that the user knocked on: what it shows of itself, and the knock.
+pub(super) fn knocked(cx: &Context<'_>, member: &Membership) -> Result<KnockedRoom, StoreError> {
+    let mut knock_state = KnockState::new();
+    knock_state.events = shown(cx, member)?.into_iter().map(Raw::from_json).collect();
+    let mut room = KnockedRoom::new();
+    room.knock_state = knock_state;
+    Ok(room)
 }
 
 /// What the inviting server sent along, or what the room's state here says.

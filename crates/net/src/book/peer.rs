@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use libp2p::{Multiaddr, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::Instant;
 
-use super::address::is_relayed;
+use crate::scope::is_relayed;
 
 /// Addresses remembered of one peer: a few networks with two transports and two IP versions each.
 pub(super) const MAX_ADDRESSES: usize = 16;
@@ -23,6 +23,11 @@ const RARE_WAIT: Duration = Duration::from_secs(300);
 
 /// Dials in a row to a peer that nobody needs.
 const MAX_DIALS: u32 = 4;
+
+/// When a peer that is reached through a relay only is tried directly again, counted from the try
+/// before: addresses and ports change, and one of the first tries may just have been unlucky.
+const UPGRADE_WAITS: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300)];
 
 /// How often a peer that does not tell its keys is asked while it stays connected, and how long
 /// after each failure: the first answer is lost when both sides start at the same moment.
@@ -104,12 +109,40 @@ impl Standing {
     }
 }
 
+/// Which way a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From node to node.
+    Direct,
+    /// Through a relay, which the address names if we are the dialer.
+    Relayed(Option<PeerId>),
+}
+
+/// One connection to a peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    /// The remote address.
+    pub(crate) address: Multiaddr,
+    pub(crate) way: Way,
+    /// Whether we dialed.
+    pub(crate) is_ours: bool,
+    pub(crate) since: Instant,
+}
+
+impl Connection {
+    pub(crate) fn is_direct(&self) -> bool {
+        self.way == Way::Direct
+    }
+}
+
 /// One peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     /// Where it may be, the newest last.
     addresses: Vec<Multiaddr>,
-    pub(crate) connections: Vec<(ConnectionId, Multiaddr)>,
+    /// Its connections, the newest last.
+    pub(crate) connections: Vec<Connection>,
     pub(crate) standing: Standing,
     pub(crate) latency: Option<Duration>,
     /// Whether identify told its addresses on the present connection.
@@ -120,8 +153,19 @@ pub(crate) struct Peer {
     pub(super) verified_at: Option<Instant>,
     /// Whether a dial is under way.
     pub(crate) dialing: bool,
-    /// Whether it is dialed until it comes: it belongs to a server we know, or is configured.
+    /// Whether it is dialed until it comes: it belongs to a server we trust, or is configured.
     pub(crate) wanted: bool,
+    /// Whether the configuration names it.
+    pub(crate) configured: bool,
+    /// Whether it offers to be a relay.
+    pub(crate) is_relay: bool,
+    /// When it was last of use: connected, asked, or heard.
+    pub(crate) used_at: Option<Instant>,
+    /// The number of the newest signed record of its addresses.
+    pub(super) record: u64,
+    /// When it is tried directly again, while it is reached through a relay only.
+    pub(super) upgrade_at: Option<Instant>,
+    upgrades: usize,
     dial_at: Option<Instant>,
     failures: u32,
 }
@@ -146,20 +190,63 @@ impl Peer {
         !self.announced && self.verified_at.is_some_and(|at| at <= then)
     }
 
-    /// The address of the connection in use: the newest direct one, or else the newest.
-    pub(crate) fn address(&self) -> Option<&Multiaddr> {
-        let mut newest_first = self.connections.iter().rev().map(|(_, address)| address);
-        let newest = self.connections.last().map(|(_, address)| address);
-        newest_first.find(|address| !is_relayed(address)).or(newest)
+    /// The connection in use: the newest direct one, or else the newest.
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        let mut newest_first = self.connections.iter().rev();
+        newest_first.find(|connection| connection.is_direct()).or(self.connections.last())
     }
 
-    pub(super) fn is_relayed(&self) -> bool {
-        self.address().is_none_or(is_relayed)
+    /// The address of the connection in use.
+    pub(crate) fn address(&self) -> Option<&Multiaddr> {
+        self.connection().map(|connection| &connection.address)
+    }
+
+    /// Whether there is no direct connection.
+    pub(crate) fn is_relayed(&self) -> bool {
+        !self.connections.iter().any(Connection::is_direct)
     }
 
     /// Where it may be, the newest first.
     pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
         self.addresses.iter().rev().cloned().collect()
+    }
+
+    /// Where it may be reached without a relay, the newest first.
+    pub(crate) fn direct_addresses(&self) -> Vec<Multiaddr> {
+        self.addresses.iter().rev().filter(|address| !is_relayed(address)).cloned().collect()
+    }
+
+    /// Whether dialing it failed so often that its addresses seem to be of no use.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.failures >= MAX_DIALS
+    }
+
+    /// Whether no direct connection in place of a relayed one is planned.
+    pub(crate) fn upgrade_is_unplanned(&self) -> bool {
+        self.upgrade_at.is_none()
+    }
+
+    /// Plans a direct connection in place of a relayed one.
+    pub(crate) fn plan_upgrade(&mut self, at: Instant) {
+        if self.is_connected() && self.is_relayed() {
+            self.upgrades = 0;
+            self.upgrade_at = Some(at);
+        }
+    }
+
+    /// Whether a direct connection is to be tried now; the try after it is planned then.
+    pub(super) fn take_upgrade(&mut self, now: Instant) -> bool {
+        if !self.is_connected() || !self.is_relayed() {
+            self.upgrade_at = None;
+            return false;
+        }
+        if self.upgrade_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        let wait = UPGRADE_WAITS[self.upgrades.min(UPGRADE_WAITS.len() - 1)];
+        self.upgrades += 1;
+        self.upgrade_at = Some(now + wait);
+        true
     }
 
     pub(super) fn add_address(&mut self, address: Multiaddr) {
@@ -201,11 +288,13 @@ impl Peer {
     pub(super) fn end(&mut self, now: Instant) -> Option<OwnedServerName> {
         let server = self.standing.server().cloned();
         self.standing = Standing::Unknown;
+        self.is_relay = false;
+        self.upgrade_at = None;
         self.verified_at = None;
         self.latency = None;
         self.identified = false;
         self.failures = 0;
-        self.dial_at = Some(now + FIRST_WAIT);
+        self.dial_at = self.wanted.then(|| now + FIRST_WAIT);
         let announced = std::mem::take(&mut self.announced);
         server.filter(|_| announced)
     }

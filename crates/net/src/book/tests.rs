@@ -6,8 +6,11 @@ use messagehub_protocol::{
 use ruma::{MilliSecondsSinceUnixEpoch, UInt};
 use tokio::time::{Duration, Instant};
 
-use super::{Book, Gone, Standing};
-use crate::config::Switch;
+use super::{Book, Connection, Gone, Standing, Way, relay_of};
+use crate::{
+    config::Switch,
+    scope::{Network, Scope},
+};
 
 /// Keys of server `number`, made at `ms`, that name these peers.
 fn keys(number: u8, ms: u32, peers: &[PeerId]) -> ServerKeys {
@@ -23,7 +26,13 @@ fn keys(number: u8, ms: u32, peers: &[PeerId]) -> ServerKeys {
 }
 
 fn book() -> Book {
-    Book::new(PeerId::random(), Switch::Off)
+    Book::new(PeerId::random(), Scope { network: Network::Public, loopback: Switch::Off })
+}
+
+fn connection(number: usize, at: &str) -> Connection {
+    let address = address(at);
+    let way = relay_of(&address).map_or(Way::Direct, |relay| Way::Relayed(Some(relay)));
+    Connection { id: id(number), address, way, is_ours: true, since: Instant::now() }
 }
 
 fn address(text: &str) -> Multiaddr {
@@ -44,11 +53,11 @@ fn a_server_is_reachable_through_a_verified_peer_only() {
     let (peer, other) = (PeerId::random(), PeerId::random());
     let told = keys(1, 1_000, &[peer]);
     let name = told.server_name();
-    assert!(book.connected(peer, id(1), address(HERE)));
+    assert!(book.connected(peer, connection(1, HERE)));
     assert_eq!(book.reachable(name), None);
     book.verified(peer, &told).unwrap();
     assert_eq!(book.reachable(name), Some(peer));
-    assert!(book.connected(other, id(2), address(HERE)));
+    assert!(book.connected(other, connection(2, HERE)));
     assert!(book.verified(other, &told).is_none(), "the keys do not list this peer");
     assert_eq!(book.peer(&other).unwrap().standing, Standing::Refused);
 }
@@ -58,7 +67,7 @@ fn newer_keys_remove_a_peer() {
     let mut book = book();
     let (old, new) = (PeerId::random(), PeerId::random());
     assert!(book.learn(&keys(1, 2_000, &[new])));
-    assert!(book.connected(old, id(1), address(HERE)));
+    assert!(book.connected(old, connection(1, HERE)));
     assert!(book.verified(old, &keys(1, 1_000, &[old])).is_none());
     assert_eq!(book.peers_of(keys(1, 1_000, &[]).server_name()), [new]);
 }
@@ -68,10 +77,10 @@ fn a_direct_peer_comes_before_a_relayed_one() {
     let mut book = book();
     let (relayed, direct) = (PeerId::random(), PeerId::random());
     let told = keys(1, 1_000, &[relayed, direct]);
-    book.connected(relayed, id(1), address(THROUGH_RELAY));
+    book.connected(relayed, connection(1, THROUGH_RELAY));
     book.verified(relayed, &told).unwrap();
     assert_eq!(book.reachable(told.server_name()), Some(relayed));
-    book.connected(direct, id(2), address(HERE));
+    book.connected(direct, connection(2, HERE));
     book.verified(direct, &told).unwrap();
     assert_eq!(book.reachable(told.server_name()), Some(direct));
 }
@@ -82,12 +91,12 @@ fn a_server_is_gone_with_the_last_connection_of_its_last_peer() {
     let (one, two) = (PeerId::random(), PeerId::random());
     let told = keys(1, 1_000, &[one, two]);
     let now = Instant::now();
-    for (peer, connection) in [(one, 1), (two, 2)] {
-        book.connected(peer, id(connection), address(HERE));
+    for (peer, number) in [(one, 1), (two, 2)] {
+        book.connected(peer, connection(number, HERE));
         book.verified(peer, &told).unwrap();
         book.peer_mut(&peer).unwrap().announced = true;
     }
-    assert!(!book.connected(one, id(3), address(HERE)));
+    assert!(!book.connected(one, connection(3, HERE)));
     assert_eq!(book.disconnected(one, id(1), now), Gone::NotYet);
     assert_eq!(book.disconnected(one, id(3), now), Gone::Peer);
     assert_eq!(book.disconnected(two, id(2), now), Gone::Server(told.server_name().to_owned()));
@@ -103,7 +112,7 @@ fn a_wanted_peer_is_dialed_again_ever_more_rarely() {
     let mut waits = Vec::new();
     for _ in 0..28 {
         let before = now;
-        while book.due_dials(now, 9).is_empty() {
+        while book.due_dials(now, 9, false).is_empty() {
             now += Duration::from_secs(1);
         }
         waits.push((now - before).as_secs());
@@ -111,9 +120,9 @@ fn a_wanted_peer_is_dialed_again_ever_more_rarely() {
     assert_eq!(waits[..7], [0, 2, 4, 8, 16, 30, 30]);
     assert_eq!(waits[24..], [30, 300, 300, 300]);
     book.alive(peer, now);
-    assert_eq!(book.due_dials(now, 9), [peer], "a sign of life ends the wait");
+    assert_eq!(book.due_dials(now, 9, false), [peer], "a sign of life ends the wait");
     book.network_changed(now);
-    assert_eq!(book.due_dials(now, 9), [peer], "so does a change of our own network");
+    assert_eq!(book.due_dials(now, 9, false), [peer], "so does a change of our own network");
 }
 
 #[test]
@@ -124,7 +133,7 @@ fn a_stranger_is_not_dialed_for_ever() {
     book.alive(peer, now);
     let mut dials = 0;
     for _ in 0..1_000 {
-        dials += book.due_dials(now, 9).len();
+        dials += book.due_dials(now, 9, false).len();
         now += Duration::from_secs(1);
     }
     assert_eq!(dials, 4);
@@ -165,7 +174,7 @@ fn a_silent_peer_is_asked_again_and_then_left() {
 fn nothing_grows_without_bound() {
     let mut book = book();
     let connected = PeerId::random();
-    book.connected(connected, id(1), address(HERE));
+    book.connected(connected, connection(1, HERE));
     for number in 0..super::MAX_PEERS + 100 {
         let at = format!("/ip4/10.0.{}.{}/tcp/1", number / 250 % 250, number % 250);
         book.add_addresses(PeerId::random(), [address(&at)]);
@@ -173,4 +182,61 @@ fn nothing_grows_without_bound() {
     }
     assert!((1..=super::MAX_PEERS).contains(&book.peers().count()));
     assert_eq!(book.peer(&connected).unwrap().addresses().len(), super::peer::MAX_ADDRESSES);
+}
+
+#[test]
+fn only_trusted_servers_are_dialed_by_themselves() {
+    let mut book = book();
+    let (friend, stranger, configured) = (PeerId::random(), PeerId::random(), PeerId::random());
+    let (ours, theirs) = (keys(1, 1_000, &[friend]), keys(2, 1_000, &[stranger]));
+    book.learn(&ours);
+    book.learn(&theirs);
+    book.configure(configured, address("/dns4/example.org/tcp/1"));
+    assert!(book.peer(&stranger).unwrap().wanted, "until it is known whom we trust");
+    book.trust([ours.server_name().to_owned()].into());
+    assert!(book.peer(&friend).unwrap().wanted && book.peer(&configured).unwrap().wanted);
+    assert!(!book.peer(&stranger).unwrap().wanted);
+    assert_eq!(book.trusted_peers(), [friend].into());
+    let now = Instant::now();
+    for peer in [friend, stranger, configured] {
+        book.alive(peer, now);
+    }
+    assert_eq!(book.due_dials(now, 9, true), [configured]);
+    book.trust([].into());
+    assert!(!book.peer(&friend).unwrap().wanted);
+}
+
+#[test]
+fn a_record_counts_once_and_only_of_a_listed_peer() {
+    let mut book = book();
+    let peer = PeerId::random();
+    let told = keys(1, 1_000, &[peer]);
+    let here = || vec![address(HERE), address("/dns4/example.org/tcp/1")];
+    assert_eq!(book.take_record(peer, 5, here()), None, "nobody lists the peer");
+    book.learn(&told);
+    let taken = book.take_record(peer, 5, here());
+    assert_eq!(taken, Some((told.server_name().to_owned(), vec![address(HERE)])));
+    assert_eq!(book.take_record(peer, 5, here()), None);
+    assert_eq!(book.take_record(peer, 4, here()), None);
+    assert_eq!(book.peer(&peer).unwrap().addresses(), [address(HERE)]);
+}
+
+#[test]
+fn a_relayed_peer_is_tried_directly_ever_more_rarely() {
+    let mut book = book();
+    let peer = PeerId::random();
+    book.connected(peer, connection(1, THROUGH_RELAY));
+    let mut now = Instant::now();
+    book.peer_mut(&peer).unwrap().plan_upgrade(now);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let before = now;
+        while book.due_upgrades(now, 9).is_empty() {
+            now += Duration::from_secs(1);
+        }
+        waits.push((now - before).as_secs());
+    }
+    assert_eq!(waits, [0, 5, 30, 300]);
+    book.connected(peer, connection(2, HERE));
+    assert!(book.due_upgrades(now + Duration::from_secs(9_999), 9).is_empty());
 }

@@ -1,7 +1,7 @@
 //! What the homeserver asks for.
 
 use libp2p::Multiaddr;
-use messagehub_homeserver::peers::{NetStatus, Outbound, PeerStatus};
+use messagehub_homeserver::peers::Outbound;
 use messagehub_protocol::server_keys::ServerKeys;
 use tokio::time::Instant;
 use tracing::debug;
@@ -21,6 +21,11 @@ impl EventLoop {
             Outbound::Learn { server_keys, addresses } => self.learn(&server_keys, &addresses),
             Outbound::Advertise { keys } => self.advertise(keys),
             Outbound::Find { key, reply } => self.find(&key, reply),
+            Outbound::Records { records } => self.take_records(records),
+            Outbound::Trusted { servers } => {
+                self.book.trust(servers);
+                self.serve_friends();
+            }
             Outbound::Status { reply } => {
                 // Whoever asked may have gone; then nobody needs the answer.
                 let _ = reply.send(self.status());
@@ -44,26 +49,17 @@ impl EventLoop {
                 self.book.add_addresses(*peer, [address.clone()]);
             }
         }
-        if is_new {
+        if is_new && self.book.is_trusted(name) {
             let now = Instant::now();
             for peer in peers {
                 self.book.alive(peer, now);
             }
         }
+        self.serve_friends();
     }
 
-    fn status(&self) -> NetStatus {
-        let connected = self.book.peers().filter(|(_, peer)| peer.is_connected());
-        let peers = connected.map(|(id, peer)| PeerStatus {
-            peer_id: id.to_string(),
-            server: peer.standing.server().cloned(),
-            address: peer.address().map(ToString::to_string).unwrap_or_default(),
-            latency: peer.latency,
-        });
-        NetStatus {
-            peer_id: self.swarm.local_peer_id().to_string(),
-            addresses: self.addresses().iter().map(ToString::to_string).collect(),
-            peers: peers.collect(),
-        }
+    /// Tells our relay whom it serves. They are told by their peers, which come with their keys.
+    fn serve_friends(&self) {
+        self.clients.replace(self.book.trusted_peers());
     }
 }

@@ -1,45 +1,46 @@
 //! Peers come and go: who they are, where they are, and when they are dialed again.
 
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     core::ConnectedPoint,
     identify, mdns,
     multiaddr::Protocol,
-    ping,
+    ping, relay,
     swarm::{
         ConnectionError, ConnectionId, DialError, ListenError,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use messagehub_homeserver::peers::Inbound;
-use messagehub_protocol::server_keys::ServerKeys;
+use messagehub_homeserver::peers::{Inbound, RequestError};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Duration, Instant},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use super::{Done, EventLoop};
+use super::{Done, EventLoop, Session, trimming::KEPT_FRIENDS};
 use crate::{
-    behaviour::LAN_KAD,
-    book::{Gone, Standing},
+    book::{Connection, Gone, Standing, Way, relay_of},
+    dht::{Dht, LAN_PROTOCOL, WAN_PROTOCOL},
     metrics::Refusal,
     requests::{
-        client::MAX_QUEUED_JOBS,
-        keys::{self, KeysError},
+        Job,
+        client::{MAX_QUEUED_JOBS, Wishes},
     },
+    scope::is_relayed,
+    streams,
 };
 
 /// Dials that one tick starts: a node that knows thousands of servers does not flood its link.
 const DIALS_PER_TICK: usize = 8;
 
-/// Both sides see each other by multicast at the same moment. The one with the greater PeerId waits
-/// so long for the other's dial, which makes one connection and not two or four.
-const POLITENESS: Duration = Duration::from_secs(1);
+/// When a peer behind a relay is first tried at its known addresses. Hole punching, which begins at
+/// once, has mostly succeeded by then.
+const FIRST_UPGRADE: Duration = Duration::from_secs(3);
 
-/// For how long a verified peer waits for its addresses (identify) before the homeserver is told of
-/// it without.
-const IDENTIFY_PATIENCE: Duration = Duration::from_secs(1);
+/// Both sides may see each other by multicast at the same moment. The one with the greater PeerId
+/// waits so long for the other's dial, which makes one connection and not two or four.
+const POLITENESS: Duration = Duration::from_millis(300);
 
 impl EventLoop {
     pub(super) fn on_connected(
@@ -50,14 +51,27 @@ impl EventLoop {
     ) {
         self.metrics.connections.inc();
         let address = endpoint.get_remote_address().clone();
-        debug!(%peer, %address, is_dialer = endpoint.is_dialer(), "connected");
-        if endpoint.is_dialer() {
+        let is_ours = endpoint.is_dialer();
+        debug!(%peer, %address, is_ours, is_relayed = endpoint.is_relayed(), "connected");
+        if is_ours {
             self.book.add_addresses(peer, [address.clone()]);
         }
-        let is_first = self.book.connected(peer, connection, address);
+        let was_relayed = self.book.peer(&peer).is_some_and(|p| p.is_connected() && p.is_relayed());
+        let way = way(endpoint);
+        let since = Instant::now();
+        let connection = Connection { id: connection, address, way, is_ours, since };
+        let is_first = self.book.connected(peer, connection);
         if is_first {
             self.start_session(peer);
             self.ask_for_keys(peer);
+        }
+        if way != Way::Direct {
+            let first_try = self.book.peer_mut(&peer).filter(|peer| peer.upgrade_is_unplanned());
+            if let Some(peer) = first_try {
+                peer.plan_upgrade(since + FIRST_UPGRADE);
+            }
+        } else if was_relayed {
+            self.move_requests(peer);
         }
     }
 
@@ -74,7 +88,10 @@ impl EventLoop {
         if gone == Gone::NotYet {
             return;
         }
-        self.jobs.remove(&peer);
+        self.open.remove(&peer);
+        for job in self.bulk.take(&peer) {
+            job.fail(RequestError::Unreachable);
+        }
         if was_verified {
             self.metrics.verified_peers.dec();
         }
@@ -109,7 +126,8 @@ impl EventLoop {
         if peer == *self.swarm.local_peer_id() || self.swarm.is_connected(&peer) {
             return;
         }
-        let known = self.book.peer(&peer).map(|peer| peer.addresses()).unwrap_or_default();
+        let mut known = self.book.peer(&peer).map(|peer| peer.addresses()).unwrap_or_default();
+        known.extend(self.guesses(peer));
         // With the PeerId, as other behaviours have them: an address given twice is dialed once.
         let addresses: Vec<_> = known.into_iter().map(|at| at.with(Protocol::P2p(peer))).collect();
         debug!(%peer, ?addresses, "dialing");
@@ -129,7 +147,9 @@ impl EventLoop {
     }
 
     pub(super) fn dial_planned(&mut self, now: Instant) {
-        for peer in self.book.due_dials(now, DIALS_PER_TICK) {
+        // Others are dialed when there is something to send.
+        let is_full = self.friends() >= KEPT_FRIENDS;
+        for peer in self.book.due_dials(now, DIALS_PER_TICK, is_full) {
             self.dial(peer);
         }
     }
@@ -140,7 +160,7 @@ impl EventLoop {
         for (peer, address) in found {
             debug!(%peer, %address, "seen by multicast");
             for address in self.book.add_addresses(peer, [address]) {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+                self.enter_in_table(Dht::Lan, peer, address);
             }
             let is_ours = *self.swarm.local_peer_id() < peer;
             self.book.alive(peer, if is_ours { now } else { now + POLITENESS });
@@ -149,17 +169,37 @@ impl EventLoop {
     }
 
     pub(super) fn on_identify(&mut self, event: identify::Event) {
-        let identify::Event::Received { peer_id, info, .. } = event else { return };
+        let identify::Event::Received { peer_id, info, connection_id } = event else { return };
+        self.on_observed(peer_id, connection_id, info.observed_addr);
         let kept = self.book.add_addresses(peer_id, info.listen_addrs);
-        if info.protocols.contains(&LAN_KAD) {
-            for address in kept {
-                self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+        for (dht, protocol) in [(Dht::Lan, LAN_PROTOCOL), (Dht::Wan, WAN_PROTOCOL)] {
+            if info.protocols.contains(&protocol) {
+                for address in kept.iter().filter(|address| !is_relayed(address)) {
+                    self.enter_in_table(dht, peer_id, address.clone());
+                }
             }
         }
         if let Some(peer) = self.book.peer_mut(&peer_id) {
             peer.identified = true;
+            peer.is_relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);
+            // Most of the public DHT speaks for no server.
+            if peer.standing.is_open() && !info.protocols.contains(&streams::PROTOCOL) {
+                peer.standing = Standing::Refused;
+            }
         }
         self.announce(peer_id);
+    }
+
+    /// Enters a peer in a table of Kademlia, if the address belongs there.
+    fn enter_in_table(&mut self, dht: Dht, peer: PeerId, address: Multiaddr) {
+        let behaviour = self.swarm.behaviour_mut();
+        let kad = match dht {
+            Dht::Lan => Some(&mut behaviour.lan),
+            Dht::Wan => behaviour.wan.as_mut(),
+        };
+        if let Some(kad) = kad.filter(|kad| kad.admits(&address)) {
+            kad.inner_mut().add_address(&peer, address);
+        }
     }
 
     pub(super) fn on_ping(&mut self, event: ping::Event) {
@@ -179,101 +219,35 @@ impl EventLoop {
     }
 
     /// Starts the session through which requests go to a peer.
-    pub(super) fn start_session(&mut self, peer: PeerId) -> mpsc::Sender<crate::requests::Job> {
-        let (sender, jobs) = mpsc::channel(MAX_QUEUED_JOBS);
-        self.jobs.insert(peer, sender.clone());
-        let session = self.sessions.clone().run(peer, jobs);
+    pub(super) fn start_session(&mut self, peer: PeerId) -> mpsc::Sender<Job> {
+        let (jobs, waiting) = mpsc::channel(MAX_QUEUED_JOBS);
+        let (path, changes) = watch::channel(0);
+        let session = Session { jobs: jobs.clone(), path };
+        self.open.insert(peer, session);
+        let running = self.sessions.clone().run(peer, Wishes { jobs: waiting, path: changes });
         self.tasks.spawn(async move {
-            session.await;
+            running.await;
             Done::Session
         });
-        sender
+        jobs
     }
 
     /// The way into a connected peer's session, which is started anew if it ended.
-    pub(super) fn session(&mut self, peer: PeerId) -> mpsc::Sender<crate::requests::Job> {
-        match self.jobs.get(&peer).filter(|sender| !sender.is_closed()) {
-            Some(sender) => sender.clone(),
+    pub(super) fn session(&mut self, peer: PeerId) -> mpsc::Sender<Job> {
+        match self.open.get(&peer).filter(|session| !session.jobs.is_closed()) {
+            Some(session) => session.jobs.clone(),
             None => self.start_session(peer),
         }
     }
+}
 
-    fn ask_for_keys(&mut self, peer: PeerId) {
-        let jobs = self.session(peer);
-        self.book.entry(peer).standing.asked();
-        let asking = keys::fetch(jobs, peer, self.clock.clone());
-        self.tasks.spawn(async move { Done::Keys(peer, asking.await) });
+/// Which way a connection goes, and through which relay.
+fn way(endpoint: &ConnectedPoint) -> Way {
+    if !endpoint.is_relayed() {
+        return Way::Direct;
     }
-
-    pub(super) fn ask_again(&mut self, now: Instant) {
-        for peer in self.book.due_questions(now) {
-            self.ask_for_keys(peer);
-        }
-    }
-
-    pub(super) fn on_keys(&mut self, id: PeerId, keys: Result<ServerKeys, KeysError>) {
-        let now = Instant::now();
-        let Some(peer) = self.book.peer_mut(&id).filter(|peer| peer.is_connected()) else { return };
-        if !peer.standing.is_open() {
-            return;
-        }
-        match keys {
-            Ok(keys) => self.on_verified(id, &keys),
-            Err(error) if error.is_final() => {
-                warn!(peer = %id, %error, "a peer is not who it says");
-                peer.standing = Standing::Refused;
-                self.metrics.refuse(Refusal::Keys);
-            }
-            Err(error) => {
-                debug!(peer = %id, %error, "a peer did not tell its keys");
-                peer.standing.silent(now);
-            }
-        }
-        self.settle(now);
-    }
-
-    fn on_verified(&mut self, id: PeerId, told: &ServerKeys) {
-        let Some(newest) = self.book.verified(id, told) else {
-            warn!(peer = %id, server = %told.server_name(), "a peer was removed from its server");
-            self.metrics.refuse(Refusal::PeerId);
-            return;
-        };
-        self.metrics.verified_peers.inc();
-        self.announce(id);
-        self.send_waiting(newest.server_name());
-    }
-
-    /// Tells the homeserver of a peer once it is known who and where it is.
-    fn announce(&mut self, id: PeerId) {
-        if self.book.peer(&id).is_some_and(|peer| peer.identified) {
-            self.announce_now(id);
-        }
-    }
-
-    /// Tells the homeserver of verified peers that identify said nothing about in time.
-    pub(super) fn announce_late(&mut self, now: Instant) {
-        let late: Vec<PeerId> = self
-            .book
-            .peers()
-            .filter(|(_, peer)| peer.is_unannounced_since(now - IDENTIFY_PATIENCE))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            self.announce_now(id);
-        }
-    }
-
-    fn announce_now(&mut self, id: PeerId) {
-        let Some(peer) = self.book.peer(&id).filter(|peer| !peer.announced) else { return };
-        let Some(server) = peer.standing.server() else { return };
-        let Some(server_keys) = self.book.keys(server).cloned() else { return };
-        let addresses = peer.addresses().into_iter();
-        let addresses = addresses.map(|at| at.with(Protocol::P2p(id)).to_string()).collect();
-        info!(%server, peer = %id, address = ?peer.address(), "a server is here");
-        let peer_id = id.to_string();
-        self.reports.about_peer(Inbound::Connected { server_keys, peer_id, addresses });
-        if let Some(peer) = self.book.peer_mut(&id) {
-            peer.announced = true;
-        }
-    }
+    Way::Relayed(match endpoint {
+        ConnectedPoint::Dialer { address, .. } => relay_of(address),
+        ConnectedPoint::Listener { local_addr, .. } => relay_of(local_addr),
+    })
 }

@@ -6,7 +6,7 @@ use libp2p::{
     gossipsub::{Event, Message, MessageAcceptance, MessageId, PublishError},
 };
 use messagehub_homeserver::peers::Inbound;
-use messagehub_protocol::limits::MAX_FRAME_BYTES;
+use messagehub_protocol::limits::MAX_SEALED_FRAME_BYTES;
 use ruma::{OwnedRoomId, RoomId};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -19,7 +19,7 @@ use crate::{
 
 impl EventLoop {
     pub(super) fn publish(&mut self, room_id: &RoomId, frame: Bytes) {
-        if frame.len() > MAX_FRAME_BYTES {
+        if frame.len() > MAX_SEALED_FRAME_BYTES {
             warn!(%room_id, bytes = frame.len(), "a frame is too large to publish");
             self.metrics.publish(PublishOutcome::Failed);
             return;
@@ -84,7 +84,7 @@ impl EventLoop {
 
     /// Hands a frame to the homeserver and remembers that its verdict is due.
     fn on_frame(&mut self, source: PeerId, id: MessageId, message: Message) {
-        if message.data.len() > MAX_FRAME_BYTES {
+        if message.data.len() > MAX_SEALED_FRAME_BYTES {
             self.metrics.frame(FrameOutcome::Oversized);
             self.judge(&id, &source, MessageAcceptance::Reject);
             return;

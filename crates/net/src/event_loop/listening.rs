@@ -8,7 +8,9 @@ use tokio::time::{Duration, Instant};
 use tracing::{info, trace, warn};
 
 use super::EventLoop;
-use crate::{behaviour::BehaviourEvent, book::split_address, config::StartError};
+use crate::{
+    behaviour::BehaviourEvent, book::split_address, config::StartError, scope::is_relayed,
+};
 
 /// How long the listeners may take to say that they listen.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,8 +20,11 @@ impl EventLoop {
     /// IPv6.
     ///
     /// # Errors
-    /// None of them can.
+    /// None of them can, if there are any.
     pub(crate) async fn listen(&mut self, addresses: Vec<Multiaddr>) -> Result<(), StartError> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
         let mut starting = HashSet::new();
         let mut problems = Vec::new();
         for address in addresses {
@@ -62,28 +67,46 @@ impl EventLoop {
     }
 
     fn bootstrap_peer(&mut self, peer: PeerId, address: Multiaddr) {
-        self.book.add_addresses(peer, [address]);
-        self.book.want(peer);
+        self.book.configure(peer, address);
         self.book.alive(peer, Instant::now());
     }
 
     pub(super) fn on_listener(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
+            SwarmEvent::NewListenAddr { address, .. } if is_relayed(&address) => {
+                info!(%address, "reachable through a relay");
+                self.on_relayed_address(&address);
+                self.addresses_changed();
+            }
             SwarmEvent::NewListenAddr { address, .. } => {
                 info!(%address, "listening");
-                // A network came back, or another one: whoever was out of reach may be there.
-                self.book.network_changed(Instant::now());
+                self.network_changed();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 info!(%address, "no longer listening");
+                self.network_changed();
             }
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                warn!(?addresses, ?reason, "a listener closed");
+            SwarmEvent::ListenerClosed { addresses, reason, listener_id } => {
+                if addresses.iter().any(|address| !is_relayed(address)) {
+                    warn!(?addresses, ?reason, "a listener closed");
+                }
+                self.on_place_lost(listener_id, &reason);
+                self.addresses_changed();
             }
             SwarmEvent::ListenerError { error, .. } => warn!(%error, "a listener has a problem"),
-            // Addresses that others saw us at do not matter on a LAN.
+            SwarmEvent::ExternalAddrConfirmed { address } => self.on_confirmed(&address),
+            SwarmEvent::ExternalAddrExpired { address } => self.on_expired(&address),
             other => trace!(?other, "a swarm event that needs nothing"),
         }
+    }
+
+    /// A network came back, or another one: whoever was out of reach may be there, and what we knew
+    /// of our own reachability counts no more.
+    fn network_changed(&mut self) {
+        let now = Instant::now();
+        self.book.network_changed(now);
+        self.reach.network_changed(now);
+        self.addresses_changed();
     }
 }
 

@@ -8,52 +8,19 @@ use messagehub_protocol::server_keys::ServerKeys;
 use ruma::{OwnedServerName, ServerName};
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
-    time::{Duration, Instant},
+    time::Instant,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::EventLoop;
 use crate::{
-    discovery::{
-        Lookup, MAX_ADVERTISED, MAX_RESULTS, Purpose, named_peer, record_key, server_string,
-    },
+    book::Peer,
+    dht::Dht,
+    discovery::{Lookup, MAX_RESULTS, Purpose, Query, named_peer, record_key, server_string},
     requests::Job,
 };
 
-/// How long after a new peer came into the table the strings are told again: peers come in groups.
-const ADVERTISE_DELAY: Duration = Duration::from_secs(1);
-
 impl EventLoop {
-    /// Replaces the strings under which this node is found.
-    pub(super) fn advertise(&mut self, mut strings: Vec<String>) {
-        if strings.len() > MAX_ADVERTISED {
-            warn!(given = strings.len(), "too many strings to be found under; keeping the first");
-            strings.truncate(MAX_ADVERTISED);
-        }
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        for gone in self.advertised.iter().filter(|string| !strings.contains(string)) {
-            kad.stop_providing(&record_key(gone));
-        }
-        self.advertised = strings;
-        self.tell_strings();
-    }
-
-    fn tell_strings(&mut self) {
-        self.advertise_at = None;
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        for string in &self.advertised {
-            if let Err(error) = kad.start_providing(record_key(string)) {
-                warn!(%error, "a string is not advertised");
-            }
-        }
-    }
-
-    pub(super) fn advertise_again(&mut self, now: Instant) {
-        if self.advertise_at.is_some_and(|at| at <= now) {
-            self.tell_strings();
-        }
-    }
-
     /// Searches for those who advertise a string.
     pub(super) fn find(&mut self, string: &str, reply: oneshot::Sender<Vec<ServerKeys>>) {
         if !self.lookups.has_room() {
@@ -64,53 +31,70 @@ impl EventLoop {
             return;
         }
         let purpose = Purpose::Find(reply);
-        if let Some(peer) = named_peer(string) {
-            let query = self.swarm.behaviour_mut().kad.get_closest_peers(peer);
-            self.lookups.start(query, purpose, vec![peer]);
-            self.dial(peer);
-        } else {
-            let query = self.swarm.behaviour_mut().kad.get_providers(record_key(string));
-            self.lookups.start(query, purpose, Vec::new());
+        let Some(peer) = named_peer(string) else {
+            self.look_up(string, purpose);
+            return;
+        };
+        let mut queries = Vec::new();
+        for dht in [Dht::Lan, Dht::Wan] {
+            if let Some(kad) = self.kad(dht) {
+                queries.push((dht, kad.get_closest_peers(peer)));
+            }
         }
+        self.lookups.start(queries, purpose, vec![peer]);
+        self.dial(peer);
     }
 
-    pub(super) fn on_kad(&mut self, event: kad::Event) {
+    /// Asks both Kademlias who advertises a string.
+    pub(super) fn look_up(&mut self, string: &str, purpose: Purpose) {
+        let mut queries = Vec::new();
+        for dht in [Dht::Lan, Dht::Wan] {
+            if let Some(kad) = self.kad(dht) {
+                queries.push((dht, kad.get_providers(record_key(string))));
+            }
+        }
+        self.lookups.start(queries, purpose, Vec::new());
+    }
+
+    pub(super) fn on_kad(&mut self, dht: Dht, event: kad::Event) {
         match event {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                let query = (dht, id);
                 match result {
                     kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
                         providers,
                         ..
-                    })) => self.on_providers(id, providers),
+                    })) => self.on_providers(query, providers),
                     kad::QueryResult::GetClosestPeers(Ok(closest)) => {
-                        self.on_closest(id, closest.peers);
+                        self.on_closest(query, closest.peers);
                     }
                     _ => {}
                 }
                 if step.last {
-                    self.lookups.ended(id);
+                    self.lookups.ended(query);
                     self.settle(Instant::now());
                 }
             }
-            kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
-                self.advertise_at.get_or_insert(Instant::now() + ADVERTISE_DELAY);
-            }
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.on_table_grew(dht),
             _ => {}
         }
     }
 
     /// Dials those who advertise what was asked for. At once: Kademlia knows their addresses only
     /// while the query runs.
-    fn on_providers(&mut self, query: kad::QueryId, providers: HashSet<PeerId>) {
+    fn on_providers(&mut self, query: Query, providers: HashSet<PeerId>) {
         let local = *self.swarm.local_peer_id();
         let others = providers.into_iter().filter(|peer| *peer != local);
         for peer in self.lookups.found(query, others) {
+            if self.lookups.seeks_relay(query) {
+                self.relays.found(peer);
+            }
             self.dial(peer);
         }
     }
 
     /// Dials the peer that was searched for by its PeerId, now that its addresses are known.
-    fn on_closest(&mut self, query: kad::QueryId, peers: Vec<kad::PeerInfo>) {
+    fn on_closest(&mut self, query: Query, peers: Vec<kad::PeerInfo>) {
         for kad::PeerInfo { peer_id, addrs } in peers {
             if self.lookups.is_about(query, &peer_id) {
                 self.book.add_addresses(peer_id, addrs);
@@ -144,13 +128,16 @@ impl EventLoop {
             self.dial(peer);
         }
         if self.lookups.has_room() && !self.lookups.is_reaching(name) {
-            let key = record_key(&server_string(name));
-            let query = self.swarm.behaviour_mut().kad.get_providers(key);
-            self.lookups.start(query, Purpose::Reach(name.to_owned()), Vec::new());
+            self.look_up(&server_string(name), Purpose::Reach(name.to_owned()));
         }
     }
 
-    fn submit(&mut self, peer: PeerId, job: Job) {
+    pub(super) fn submit(&mut self, peer: PeerId, job: Job) {
+        if job.is_bulk() && self.book.peer(&peer).is_some_and(Peer::is_relayed) {
+            self.wait_for_direct(peer, job);
+            return;
+        }
+        self.book.used(&peer, Instant::now());
         match self.session(peer).try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(job)) => {
@@ -171,8 +158,10 @@ impl EventLoop {
     /// Ends the searches and the waiting for which nothing more can come.
     pub(super) fn settle(&mut self, now: Instant) {
         let book = &self.book;
-        let is_pending = |peer: &PeerId| book.peer(peer).is_some_and(|peer| peer.is_pending());
-        for lookup in self.lookups.settled(now, is_pending) {
+        let is_pending = |peer: &PeerId| book.peer(peer).is_some_and(Peer::is_pending);
+        let is_verified =
+            |peer: &PeerId| book.peer(peer).is_some_and(|peer| peer.standing.server().is_some());
+        for lookup in self.lookups.settled(now, is_pending, is_verified) {
             self.finish(lookup);
         }
         let (book, lookups) = (&self.book, &self.lookups);
@@ -192,6 +181,11 @@ impl EventLoop {
     }
 
     fn finish(&mut self, lookup: Lookup) {
+        for (dht, query) in lookup.queries {
+            if let Some(mut running) = self.kad(dht).and_then(|kad| kad.query_mut(&query)) {
+                running.finish();
+            }
+        }
         match lookup.purpose {
             Purpose::Find(reply) => {
                 let results = self.results(&lookup.found);
@@ -199,6 +193,8 @@ impl EventLoop {
                 let _ = reply.send(results);
             }
             Purpose::Reach(name) => self.send_waiting(&name),
+            // Whoever was found is asked for a place with the next tick.
+            Purpose::Relay => {}
         }
     }
 

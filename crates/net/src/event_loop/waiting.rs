@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use libp2p::PeerId;
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::{Duration, Instant};
 
@@ -15,6 +16,40 @@ const MAX_JOBS_PER_SERVER: usize = 64;
 
 /// Servers that are waited for at once.
 const MAX_SERVERS: usize = 256;
+
+/// How long a request for a file waits for a direct path: hole punching takes about two seconds and
+/// is tried again after five.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests for files that wait at once, over all peers.
+const MAX_BULK: usize = 256;
+
+/// Requests for files that wait until their peer is reached without a relay.
+#[derive(Debug, Default)]
+pub(super) struct Bulk(Vec<(PeerId, Instant, Job)>);
+
+impl Bulk {
+    /// Lets a request wait; gives it back when there is no room.
+    pub(super) fn push(&mut self, peer: PeerId, job: Job, now: Instant) -> Option<Job> {
+        if self.0.len() >= MAX_BULK {
+            return Some(job);
+        }
+        self.0.push((peer, now + DIRECT_TIMEOUT, job));
+        None
+    }
+
+    /// Takes the requests that wait for this peer.
+    pub(super) fn take(&mut self, peer: &PeerId) -> Vec<Job> {
+        let of_peer = self.0.extract_if(.., |(other, ..)| other == peer);
+        of_peer.map(|(_, _, job)| job).collect()
+    }
+
+    /// Takes the requests whose time is up.
+    pub(super) fn late(&mut self, now: Instant) -> Vec<Job> {
+        let late = self.0.extract_if(.., |(_, deadline, _)| *deadline <= now);
+        late.map(|(_, _, job)| job).collect()
+    }
+}
 
 /// The requests that wait.
 #[derive(Debug, Default)]

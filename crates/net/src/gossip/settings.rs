@@ -7,7 +7,7 @@ use libp2p::gossipsub::{
     MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, PeerScoreParams,
     PeerScoreThresholds, TopicScoreParams, ValidationMode,
 };
-use messagehub_protocol::{limits::MAX_FRAME_BYTES, wire::frame};
+use messagehub_protocol::{limits::MAX_SEALED_FRAME_BYTES, wire::frame};
 
 /// Topics of one peer: the 5,000 rooms that a node is built for, and room for those it joins while
 /// connected. A peer with more would be invisible, without an error on either side.
@@ -15,7 +15,7 @@ pub(crate) const MAX_TOPICS: usize = 6_000;
 
 /// The largest RPC. A whole subscription list travels as one RPC, at 34 bytes for each topic of 26
 /// characters, and so does a frame with its envelope: twice the frame covers both.
-const MAX_RPC_BYTES: usize = 2 * MAX_FRAME_BYTES;
+const MAX_RPC_BYTES: usize = 2 * MAX_SEALED_FRAME_BYTES;
 
 /// The part of an RPC that is not messages: the subscription list of [`MAX_TOPICS`] topics again.
 const MAX_CONTROL_BYTES: usize = MAX_RPC_BYTES;

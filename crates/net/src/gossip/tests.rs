@@ -6,19 +6,23 @@ use libp2p::{
     gossipsub::{Event, IdentTopic},
     swarm::SwarmEvent,
 };
+use messagehub_homeserver::clock::ManualClock;
 use ruma::OwnedRoomId;
 
 use super::{Topics, settings::MAX_TOPICS};
 use crate::{
     behaviour::{self, Behaviour, BehaviourEvent},
-    config::{Seed, Switch},
+    config::{NetConfig, Seed},
     metrics::StreamMetrics,
+    relaying::Clients,
     streams::{self, StreamLimits},
 };
 
 fn node(number: u8) -> Swarm<Behaviour> {
     let (streams, ..) = streams::Behaviour::new(StreamLimits::default(), StreamMetrics::default());
-    behaviour::swarm(Seed::new([number; 32]).keypair(), streams, Switch::Off).unwrap()
+    let clock = ManualClock::at(0).clock();
+    let config = NetConfig::loopback(Seed::new([number; 32]), clock);
+    behaviour::swarm(&config, streams, &Clients::new(config.relay_service)).unwrap()
 }
 
 fn topics(count: usize) -> Vec<IdentTopic> {

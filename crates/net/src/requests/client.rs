@@ -1,10 +1,11 @@
 //! Sends requests to one peer: a session that opens its HTTP/2 connection when there is something
-//! to send, keeps it, and opens it again when it broke.
+//! to send, keeps it, and opens it again when it broke or a better path is there. Requests that run
+//! when the path changes end where they began.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body, Incoming},
@@ -13,7 +14,10 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use libp2p::PeerId;
 use messagehub_homeserver::peers::{MAX_RESPONSE_BYTES, RequestError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use tracing::debug;
 
@@ -49,6 +53,20 @@ const GRANULE: usize = 16 * 1024;
 type Sender = SendRequest<Full<Bytes>>;
 type Link = Connection<TokioIo<Compat<PeerStream>>, Full<Bytes>, ConnectionTasks>;
 
+/// Requests that run on one HTTP/2 connection; each gives its job back if it did not leave.
+type Running = FuturesUnordered<BoxFuture<'static, Option<Job>>>;
+
+/// What comes to a session from outside.
+pub(crate) struct Wishes {
+    /// The requests.
+    pub(crate) jobs: mpsc::Receiver<Job>,
+    /// Changes when there is a better path than before.
+    pub(crate) path: watch::Receiver<u64>,
+}
+
+/// Connections that a better path replaced, while requests still run on them.
+type Old = JoinSet<Vec<Job>>;
+
 /// What all sessions share.
 #[derive(Clone, Debug)]
 pub(crate) struct Sessions {
@@ -63,20 +81,28 @@ impl Sessions {
     }
 
     /// Runs the session with one peer until the channel of jobs closes.
-    pub(crate) async fn run(self, peer: PeerId, mut jobs: mpsc::Receiver<Job>) {
+    pub(crate) async fn run(self, peer: PeerId, mut wishes: Wishes) {
         let mut unsent = VecDeque::new();
+        let mut old = Old::new();
         loop {
-            let mut first = match unsent.pop_front() {
-                Some(job) => job,
-                None => match jobs.recv().await {
-                    Some(job) => job,
-                    None => return,
+            let first = match unsent.pop_front() {
+                Some(job) => Some(job),
+                None => tokio::select! {
+                    job = wishes.jobs.recv() => match job {
+                        Some(job) => Some(job),
+                        None => return,
+                    },
+                    Some(ended) = old.join_next(), if !old.is_empty() => {
+                        unsent.extend(ended.into_iter().flatten());
+                        None
+                    }
                 },
             };
+            let Some(mut first) = first else { continue };
+            wishes.path.mark_unchanged();
             match self.connect(peer).await {
                 Ok((sender, link)) => {
-                    let broken = self.drive(sender, link, first, &mut jobs).await;
-                    unsent.extend(broken);
+                    unsent.extend(self.drive((sender, link), first, &mut wishes, &mut old).await);
                 }
                 // The connection that was chosen just ended; there may be another.
                 Err(OpenError::Closed) if first.broken < MAX_BROKEN => {
@@ -105,18 +131,18 @@ impl Sessions {
         opening.map_err(|_| OpenError::Closed)
     }
 
-    /// Sends jobs over one connection until it ends, the session is idle, or no job can come.
-    /// Gives back what was not sent.
+    /// Sends jobs over one connection until it ends, the session is idle, no job can come, or a
+    /// better path is there. Gives back what was not sent.
     async fn drive(
         &self,
-        sender: Sender,
-        mut link: Link,
+        (sender, mut link): (Sender, Link),
         first: Job,
-        jobs: &mut mpsc::Receiver<Job>,
+        wishes: &mut Wishes,
+        old: &mut Old,
     ) -> Vec<Job> {
         let mut unsent = Vec::new();
-        let mut running = FuturesUnordered::new();
-        running.push(self.exchange(sender.clone(), first));
+        let mut running = Running::new();
+        running.push(self.clone().exchange(sender.clone(), first).boxed());
         let mut is_open = true;
         while is_open || !running.is_empty() {
             tokio::select! {
@@ -127,11 +153,23 @@ impl Sessions {
                 Some(exchange) = running.next(), if !running.is_empty() => {
                     unsent.extend(exchange);
                 }
-                job = jobs.recv(), if is_open && running.len() < MAX_CONCURRENT_REQUESTS => {
+                Some(ended) = old.join_next(), if !old.is_empty() => {
+                    for job in ended.into_iter().flatten() {
+                        running.push(self.clone().exchange(sender.clone(), job).boxed());
+                    }
+                }
+                job = wishes.jobs.recv(), if is_open && running.len() < MAX_CONCURRENT_REQUESTS => {
                     match job {
-                        Some(job) => running.push(self.exchange(sender.clone(), job)),
+                        Some(job) => {
+                            running.push(self.clone().exchange(sender.clone(), job).boxed());
+                        }
                         None => return Vec::new(),
                     }
+                }
+                Ok(()) = wishes.path.changed() => {
+                    debug!(running = running.len(), "requests move to a better path");
+                    old.spawn(finish_old(link, running));
+                    return unsent;
                 }
                 () = tokio::time::sleep(SESSION_IDLE), if running.is_empty() => break,
             }
@@ -141,7 +179,7 @@ impl Sessions {
 
     /// Sends one request and brings its response, unless whoever asked goes away. Gives the job back
     /// when the connection closed before the request left: it may be sent again.
-    async fn exchange(&self, mut sender: Sender, mut job: Job) -> Option<Job> {
+    async fn exchange(self, mut sender: Sender, mut job: Job) -> Option<Job> {
         let request = absolute(job.request.clone());
         let asking = async {
             let response = sender.try_send_request(request).await.map_err(Failure::send)?;
@@ -222,6 +260,22 @@ impl Sessions {
         // Whoever asked may have gone; then nobody needs the answer.
         let _ = job.reply.send(outcome);
     }
+}
+
+/// Lets the requests on a connection end, and then the connection. Gives back what did not leave.
+async fn finish_old(mut link: Link, mut running: Running) -> Vec<Job> {
+    let mut unsent = Vec::new();
+    let mut is_open = true;
+    while !running.is_empty() {
+        tokio::select! {
+            ended = &mut link, if is_open => {
+                debug!(?ended, "an old request connection ended");
+                is_open = false;
+            }
+            Some(exchange) = running.next() => unsent.extend(exchange),
+        }
+    }
+    unsent
 }
 
 /// Why an exchange brought no response.

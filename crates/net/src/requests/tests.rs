@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
+use messagehub_homeserver::clock::ManualClock;
 use tokio::task::JoinSet;
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
@@ -18,8 +19,9 @@ use super::{
 };
 use crate::{
     behaviour::{self, Behaviour},
-    config::{Seed, Switch},
+    config::{NetConfig, Seed},
     metrics::Metrics,
+    relaying::Clients,
     streams::{self, InboundStream, Opener, PeerStream, StreamLimits},
 };
 
@@ -38,8 +40,9 @@ struct Pair {
 fn node(number: u8) -> (Swarm<Behaviour>, Opener, tokio::sync::mpsc::Receiver<InboundStream>) {
     let (behaviour, opener, streams) =
         streams::Behaviour::new(StreamLimits::default(), Metrics::default().streams);
-    let keypair = Seed::new([number; 32]).keypair();
-    (behaviour::swarm(keypair, behaviour, Switch::Off).unwrap(), opener, streams)
+    let config = NetConfig::loopback(Seed::new([number; 32]), ManualClock::at(0).clock());
+    let clients = Clients::new(config.relay_service);
+    (behaviour::swarm(&config, behaviour, &clients).unwrap(), opener, streams)
 }
 
 fn run(tasks: &mut JoinSet<()>, mut swarm: Swarm<Behaviour>) {

@@ -10,8 +10,8 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        AddressChange, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, ToSwarm, behaviour::ConnectionEstablished,
+        AddressChange, ConnectionClosed, ConnectionDenied, ConnectionId, DialFailure, FromSwarm,
+        ListenFailure, NetworkBehaviour, NotifyHandler, ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::{
     InboundStream, OpenError, OpenRequest, Opener, StreamLimits,
     handler::{Handler, Open},
+    live::Live,
 };
 use crate::metrics::StreamMetrics;
 
@@ -47,6 +48,8 @@ pub(crate) struct Behaviour {
     inbound: mpsc::Sender<InboundStream>,
     /// Each connected peer's connections, oldest first.
     pub(super) connections: HashMap<PeerId, Vec<(ConnectionId, Path)>>,
+    /// The streams of each connection, inbound and outbound.
+    streams: HashMap<ConnectionId, [Live; 2]>,
 }
 
 impl Behaviour {
@@ -57,8 +60,15 @@ impl Behaviour {
     ) -> (Self, Opener, mpsc::Receiver<InboundStream>) {
         let (requests, opens) = mpsc::channel(OPEN_QUEUE);
         let (inbound, streams) = mpsc::channel(limits.inbound_queue);
-        let connections = HashMap::new();
-        (Self { limits, metrics, opens, inbound, connections }, Opener { requests }, streams)
+        let (connections, live) = (HashMap::new(), HashMap::new());
+        let behaviour = Self { limits, metrics, opens, inbound, connections, streams: live };
+        (behaviour, Opener { requests }, streams)
+    }
+
+    /// Whether streams of ours, or of the peer, live on a connection.
+    pub(crate) fn is_busy(&self, connection: ConnectionId) -> bool {
+        let streams = self.streams.get(&connection).into_iter().flatten();
+        streams.map(Live::count).sum::<usize>() > 0
     }
 
     /// The newest direct connection, or else the newest relayed one.
@@ -68,7 +78,8 @@ impl Behaviour {
         newest(Path::Direct).or_else(|| newest(Path::Relayed)).map(|(id, _)| *id)
     }
 
-    fn handler(&self, peer: PeerId) -> Handler {
+    fn handler(&mut self, connection: ConnectionId, peer: PeerId) -> Handler {
+        let [live_inbound, live_outbound] = self.streams.entry(connection).or_default().clone();
         Handler {
             peer,
             limits: self.limits,
@@ -76,8 +87,8 @@ impl Behaviour {
             metrics: self.metrics.clone(),
             pending: Default::default(),
             negotiating: 0,
-            live_inbound: Default::default(),
-            live_outbound: Default::default(),
+            live_inbound,
+            live_outbound,
         }
     }
 
@@ -106,23 +117,23 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(connection, peer))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(connection, peer))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -138,6 +149,12 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
                 self.closed(peer_id, connection_id);
+                self.streams.remove(&connection_id);
+            }
+            // Another part refused a connection that had its handler already.
+            FromSwarm::DialFailure(DialFailure { connection_id, .. })
+            | FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
+                self.streams.remove(&connection_id);
             }
             FromSwarm::AddressChange(AddressChange { peer_id, connection_id, new, .. }) => {
                 self.moved(peer_id, connection_id, Path::from(new.is_relayed()));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use messagehub_homeserver::peers::Acceptance;
-use messagehub_protocol::limits::MAX_FRAME_BYTES;
+use messagehub_protocol::limits::MAX_SEALED_FRAME_BYTES;
 use ruma::{RoomId, room_id};
 
 use crate::node::{Node, Plan};
@@ -90,13 +90,13 @@ async fn a_peer_that_sends_bad_frames_is_not_listened_to() {
 #[tokio::test]
 async fn the_largest_frame_passes() {
     let [a, mut b, mut c] = line().await;
-    let frame: Bytes = (0..MAX_FRAME_BYTES).map(|at| (at % 251) as u8).collect();
+    let frame: Bytes = (0..MAX_SEALED_FRAME_BYTES).map(|at| (at % 251) as u8).collect();
     a.gossip(room(), frame.clone()).await;
     let waiting = b.wait_frame().await;
     assert!(waiting.frame == frame);
     waiting.judge(Acceptance::Accept);
     assert!(c.wait_frame().await.frame == frame);
-    let too_large = Bytes::from(vec![0; MAX_FRAME_BYTES + 1]);
+    let too_large = Bytes::from(vec![0; MAX_SEALED_FRAME_BYTES + 1]);
     a.gossip(room(), too_large).await;
     a.gossip(room(), Bytes::from_static(b"next")).await;
     assert_eq!(&b.wait_frame().await.frame[..], b"next");

@@ -9,4 +9,8 @@
 mod discovery;
 mod gossip;
 mod node;
+mod private;
+mod public_dht;
+mod records;
+mod relay;
 mod requests;

@@ -17,9 +17,12 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use messagehub_homeserver::{
     clock::{Clock, ManualClock},
-    peers::{Acceptance, Inbound, MAX_RESPONSE_BYTES, Outbound, PeerIdentity, Peers, RequestError},
+    peers::{
+        Acceptance, Inbound, MAX_RESPONSE_BYTES, NetStatus, Outbound, Path, PeerIdentity, Peers,
+        Reachability, RequestError,
+    },
 };
-use messagehub_net::{BoxError, NetConfig, RequestBody, Seed};
+use messagehub_net::{BoxError, NetConfig, RequestBody, Seed, Switch};
 use messagehub_protocol::{
     keys::{IdentityKey, VerifyKey},
     server_keys::{ServerKeys, ServerKeysTerms},
@@ -27,7 +30,7 @@ use messagehub_protocol::{
 use prometheus_client::registry::Registry;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::JoinSet,
 };
 
@@ -67,12 +70,33 @@ pub(crate) struct Plan {
     pub(crate) tells: ServerKeys,
     pub(crate) bootstrap: Vec<String>,
     pub(crate) port_file: Option<PathBuf>,
+    pub(crate) changes: Vec<Change>,
 }
+
+/// What differs from the settings of a loopback node.
+pub(crate) type Change = Box<dyn FnOnce(&mut NetConfig)>;
 
 impl Plan {
     pub(crate) fn new(number: u8) -> Self {
         let tells = server_keys(number, vec![seed(number).peer_id()]);
-        Self { number, tells, bootstrap: vec![], port_file: None }
+        Self { number, tells, bootstrap: vec![], port_file: None, changes: vec![] }
+    }
+
+    /// Changes the settings.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut NetConfig) + 'static) -> Self {
+        self.changes.push(Box::new(change));
+        self
+    }
+
+    /// Listens nowhere, like a node whose NAT lets nobody in.
+    pub(crate) fn hidden(self) -> Self {
+        self.with(|config| config.listening = Switch::Off)
+    }
+
+    /// Uses these nodes as relays.
+    pub(crate) fn behind(self, relays: &[&Node]) -> Self {
+        let addresses: Vec<String> = relays.iter().map(|node| node.addresses[0].clone()).collect();
+        self.with(|config| config.static_relays = addresses)
     }
 
     /// Dials these nodes at start.
@@ -85,6 +109,10 @@ impl Plan {
         let seed = seed(self.number);
         let mut config = NetConfig::loopback(seed, clock());
         config.bootstrap_peers = self.bootstrap;
+        config.server = Some(self.tells.server_name().to_owned());
+        for change in self.changes {
+            change(&mut config);
+        }
         if let Some(file) = self.port_file {
             config.port_file = Some(file);
             config.listen_addresses = vec![];
@@ -93,7 +121,8 @@ impl Plan {
         let (to_homeserver, inbound) = mpsc::channel(64);
         let mut registry = Registry::default();
         let served = Arc::new(AtomicUsize::new(0));
-        let service = service(self.tells.clone(), served.clone());
+        let release = Arc::new(Notify::new());
+        let service = service(self.tells.clone(), served.clone(), release.clone());
         let host =
             messagehub_net::start(&config, service, outbound, to_homeserver, &mut registry).await;
         let host = host.unwrap();
@@ -113,6 +142,7 @@ impl Plan {
             inbound,
             registry,
             served,
+            release,
             stop,
             tasks,
         }
@@ -130,6 +160,8 @@ pub(crate) struct Node {
     registry: Registry,
     /// Requests other than for keys that reached the service.
     served: Arc<AtomicUsize>,
+    /// Lets one request for `/slow` be answered.
+    pub(crate) release: Arc<Notify>,
     stop: oneshot::Sender<()>,
     tasks: JoinSet<()>,
 }
@@ -217,6 +249,53 @@ impl Node {
         assert!(self.peers.tell(Outbound::Join { room_id: room_id.to_owned() }).await);
     }
 
+    /// Tells the transport whom this node shares rooms with.
+    pub(crate) async fn trust(&self, others: &[&Node]) {
+        let servers = others.iter().map(|other| other.name.clone()).collect();
+        assert!(self.peers.tell(Outbound::Trusted { servers }).await);
+    }
+
+    /// Tells the transport of a server, as the homeserver does after a restart, and trusts it.
+    pub(crate) async fn knows(&self, others: &[&Node]) {
+        for other in others {
+            self.learn(other.keys.clone(), vec![]).await;
+        }
+        self.trust(others).await;
+    }
+
+    /// Waits until the status is as it should be.
+    pub(crate) async fn until(&self, is_right: impl Fn(&NetStatus) -> bool) -> NetStatus {
+        within(async {
+            let mut look = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                look.tick().await;
+                let status = self.peers.status().await.expect("the transport ended");
+                if is_right(&status) {
+                    return status;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until this node is reachable through a relay; gives the address.
+    pub(crate) async fn until_relayed(&self) -> String {
+        let is_relayed = |status: &NetStatus| {
+            matches!(&status.reachability, Reachability::Private { relays } if !relays.is_empty())
+        };
+        match self.until(is_relayed).await.reachability {
+            Reachability::Private { relays } => relays[0].address.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Which way the connection with another node goes.
+    pub(crate) async fn path_to(&self, other: &Node) -> Option<Path> {
+        let status = self.peers.status().await.unwrap();
+        let mut peers = status.peers.into_iter();
+        peers.find(|peer| peer.peer_id == other.peer_id).map(|peer| peer.path)
+    }
+
     pub(crate) async fn gossip(&self, room_id: &RoomId, frame: Bytes) {
         assert!(self.peers.tell(Outbound::Gossip { room_id: room_id.to_owned(), frame }).await);
     }
@@ -257,6 +336,7 @@ type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 fn service(
     keys: ServerKeys,
     served: Arc<AtomicUsize>,
+    release: Arc<Notify>,
 ) -> impl tower::Service<
     Request<RequestBody>,
     Response = Response<ResponseBody>,
@@ -267,7 +347,7 @@ fn service(
 + Sync
 + 'static {
     tower::service_fn(move |request: Request<RequestBody>| {
-        let (keys, served) = (keys.clone(), served.clone());
+        let (keys, served, release) = (keys.clone(), served.clone(), release.clone());
         async move {
             let path = request.uri().to_string();
             let peer = request.extensions().get::<PeerIdentity>().unwrap().peer_id.clone();
@@ -277,6 +357,10 @@ fn service(
             served.fetch_add(1, Ordering::SeqCst);
             if path == "/huge" {
                 return Ok(Response::new(huge()));
+            }
+            if path == "/slow" {
+                release.notified().await;
+                return Ok(answer("slow", ""));
             }
             if path == "/never" {
                 return std::future::pending().await;

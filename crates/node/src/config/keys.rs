@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use messagehub_net::NetConfig;
+use messagehub_net::{NetConfig, PrivateNetwork, RelayService};
 use ruma::RoomVersionId;
 use serde_json::Value;
 
@@ -84,7 +84,48 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "a list of multiaddresses with a PeerId, such as [\"/ip4/192.168.1.7/tcp/4001/p2p/12D3Koo…\"]",
         text: Text::List,
         apply: |config, value| {
-            config.bootstrap_peers = multiaddresses(value, NetConfig::is_peer_address)?;
+            config.bootstrap_peers = Some(multiaddresses(value, NetConfig::is_peer_address)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "libp2p.privateNetworkSecret",
+        allowed: "a text that is not empty, the same on all nodes of the network; remove the key to be in the public network",
+        text: Text::Plain,
+        apply: |config, value| {
+            config.private_network = Some(PrivateNetwork::from_secret(value.as_str()?)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "libp2p.staticRelays",
+        allowed: "a list of multiaddresses with a PeerId, such as [\"/dns4/relay.example.org/tcp/4001/p2p/12D3Koo…\"]",
+        text: Text::List,
+        apply: |config, value| {
+            config.static_relays = multiaddresses(value, NetConfig::is_relay_address)?;
+            Some(())
+        },
+    },
+    Key {
+        name: "libp2p.relayService",
+        allowed: "\"members\", \"anyone\" or \"off\"",
+        text: Text::Plain,
+        apply: |config, value| {
+            config.relay_service = match value.as_str()? {
+                "members" => RelayService::Members,
+                "anyone" => RelayService::Anyone,
+                "off" => RelayService::Off,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        name: "libp2p.upnp",
+        allowed: "true or false",
+        text: Text::Json,
+        apply: |config, value| {
+            config.upnp = value.as_bool()?;
             Some(())
         },
     },

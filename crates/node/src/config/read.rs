@@ -12,6 +12,9 @@ use super::{
 /// Variables of ours that are no keys: they say where the configuration is.
 const LOCATIONS: &[&str] = &["MESSAGEHUB_DATA", "MESSAGEHUB_CONFIG"];
 
+/// Keys whose values nobody may read in a log.
+const SECRETS: &[&str] = &["registration", "libp2p.privateNetworkSecret"];
+
 pub(super) fn from_json(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
     let whole: Value = serde_json::from_str(text)
         .map_err(|error| ConfigError(format!("{}: is not JSON: {error}", path.display())))?;
@@ -59,6 +62,7 @@ pub(super) fn from_flags(
 fn from_text(config: &mut Config, key: &Key, name: &str, text: &str) -> Result<(), ConfigError> {
     let value = match key.text {
         Text::Plain => Value::from(text),
+        Text::List if text.trim().is_empty() => Value::Array(Vec::new()),
         Text::List => text.split(',').map(|item| Value::from(item.trim())).collect(),
         Text::Json => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
     };
@@ -67,9 +71,9 @@ fn from_text(config: &mut Config, key: &Key, name: &str, text: &str) -> Result<(
 
 fn apply(config: &mut Config, key: &Key, name: &str, value: &Value) -> Result<(), ConfigError> {
     (key.apply)(config, value).ok_or_else(|| {
-        // A token is a secret, and an error line ends up in a log.
-        let shown =
-            if key.name == "registration" { "its value".to_owned() } else { value.to_string() };
+        // These are secrets, and an error line ends up in a log.
+        let is_secret = SECRETS.contains(&key.name);
+        let shown = if is_secret { "its value".to_owned() } else { value.to_string() };
         ConfigError(format!("{name}: {shown} is not allowed; allowed is {}", key.allowed))
     })
 }

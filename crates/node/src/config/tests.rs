@@ -32,6 +32,9 @@ fn every_key_is_read() {
         r#"{"listenAddress": "127.0.0.1:1", "admin.listenAddress": "127.0.0.1:2",
             "libp2p.listenAddresses": ["/ip4/127.0.0.1/tcp/3"], "libp2p.mdns": false,
             "libp2p.dht.bootstrapPeers": ["/ip4/127.0.0.1/tcp/4/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"],
+            "libp2p.privateNetworkSecret": "secret", "libp2p.relayService": "anyone",
+            "libp2p.staticRelays": ["/dns4/relay.example.org/tcp/4/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"],
+            "libp2p.upnp": false,
             "registration": "token:abcdefgh", "discoverable": false, "defaultRoomVersion": "11",
             "rateLimits": null, "maxUploadBytes": 5, "firstUser": "anna", "log.format": "json",
             "log.level": "debug"}"#,
@@ -43,10 +46,17 @@ fn every_key_is_read() {
             listen: ListenAddress::Asked("127.0.0.1:1".parse().unwrap()),
             admin_listen: ListenAddress::Asked("127.0.0.1:2".parse().unwrap()),
             libp2p_listen: vec!["/ip4/127.0.0.1/tcp/3".to_owned()],
-            bootstrap_peers: vec![
+            bootstrap_peers: Some(vec![
                 "/ip4/127.0.0.1/tcp/4/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
                     .to_owned()
+            ]),
+            private_network: PrivateNetwork::from_secret("secret"),
+            static_relays: vec![
+                "/dns4/relay.example.org/tcp/4/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+                    .to_owned()
             ],
+            relay_service: RelayService::Anyone,
+            upnp: false,
             mdns: false,
             registration: Registration::Token("abcdefgh".to_owned()),
             discoverable: false,
@@ -108,8 +118,44 @@ fn an_error_names_the_key_the_fault_and_what_is_allowed() {
 }
 
 #[test]
-fn an_error_does_not_show_a_token() {
+fn an_error_does_not_show_a_secret() {
     assert!(!error(r#"{"registration": "token:s3cret!"}"#).contains("s3cret"));
+    assert!(!error(r#"{"libp2p.privateNetworkSecret": ["s3cret"]}"#).contains("s3cret"));
+}
+
+#[test]
+fn an_empty_secret_is_an_error_that_names_the_key_and_the_fix() {
+    let expected = "is not allowed; allowed is a text that is not empty";
+    let of_file = error(r#"{"libp2p.privateNetworkSecret": ""}"#);
+    assert!(of_file.starts_with("libp2p.privateNetworkSecret: "), "{of_file}");
+    assert!(of_file.contains(expected) && of_file.contains("remove the key"), "{of_file}");
+    let variable = "MESSAGEHUB_LIBP2P_PRIVATE_NETWORK_SECRET".to_owned();
+    let environment = [(variable.clone(), String::new())];
+    let none = ConfigFile::Usual(Path::new("/nonexistent"));
+    let of_variable = Config::load(&none, &environment, &[]).unwrap_err().to_string();
+    assert!(of_variable.starts_with(&variable) && of_variable.contains(expected), "{of_variable}");
+}
+
+#[test]
+fn the_secret_is_not_shown_with_the_configuration() {
+    let config = from_file(r#"{"libp2p.privateNetworkSecret": "s3cret"}"#).unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_relay_behind_a_relay_is_none() {
+    let peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let relayed = format!("/ip4/10.0.0.1/tcp/1/p2p/{peer}/p2p-circuit/p2p/{peer}");
+    let refused = error(&format!(r#"{{"libp2p.staticRelays": ["{relayed}"]}}"#));
+    assert!(refused.starts_with("libp2p.staticRelays: "), "{refused}");
+}
+
+#[test]
+fn an_empty_list_in_the_environment_is_a_list() {
+    let variable = "MESSAGEHUB_LIBP2P_DHT_BOOTSTRAP_PEERS".to_owned();
+    let none = ConfigFile::Usual(Path::new("/nonexistent"));
+    let config = Config::load(&none, &[(variable, String::new())], &[]).unwrap();
+    assert_eq!(config.bootstrap_peers, Some(vec![]));
 }
 
 #[test]

@@ -7,7 +7,9 @@ use rusqlite::{
 };
 
 use super::{Placement, StoredEvent, pdu, remember};
-use crate::{EventNid, Room, RoomNid, Snapshot, StateNid, StoreError, StreamPos, Txn};
+use crate::{
+    EventNid, Room, RoomNid, Snapshot, StateNid, StoreError, StreamPos, Txn, media_references,
+};
 
 /// A row as it is read, in the order in which every `SELECT` names its columns.
 pub(super) struct Row {
@@ -41,7 +43,8 @@ impl Row {
     }
 }
 
-/// Writes an event, or gives an unplaced one its place.
+/// Writes an event, or gives an unplaced one its place. Mostly it is new, so that is tried first:
+/// one statement for both, with `RETURNING`, costs a temporary table.
 pub(super) fn place(
     txn: &mut Txn<'_>,
     room: &Room,
@@ -50,17 +53,13 @@ pub(super) fn place(
 ) -> Result<EventNid, StoreError> {
     let pdu = judged.pdu();
     let new = txn.next_event_nid();
-    let mut upsert = txn.conn().prepare_cached(
+    let mut insert = txn.conn().prepare_cached(
         "INSERT INTO events (nid, event_id, room, depth, standing, pos, state_before, state_after, json)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT (event_id) DO UPDATE SET
-             standing = excluded.standing, pos = excluded.pos,
-             state_before = excluded.state_before, state_after = excluded.state_after
-         WHERE events.pos IS NULL AND events.state_before IS NULL
-         RETURNING nid",
+         ON CONFLICT (event_id) DO NOTHING",
     )?;
     let depth = i64::try_from(pdu.depth()).unwrap_or(i64::MAX);
-    let values = params![
+    let inserted = insert.execute(params![
         new,
         pdu.event_id().as_str(),
         room.nid,
@@ -70,15 +69,43 @@ pub(super) fn place(
         placement.map(|placement| placement.state_before),
         placement.map(|placement| placement.state_after),
         pdu.json(),
-    ];
-    let nid: EventNid = upsert
-        .query_row(values, |row| row.get(0))
-        .optional()?
-        .ok_or_else(|| StoreError::Misuse(format!("{} is placed already", pdu.event_id())))?;
+    ])?;
+    let nid = if inserted == 0 { place_known(txn, judged, (pos, placement))? } else { new };
+    if let Some(pos) = pos {
+        txn.note_carried(pos);
+    }
+    if judged.standing() != Standing::Rejected {
+        media_references::note(txn, room.nid, (pdu.sender().server_name(), pdu.content().get()))?;
+    }
     if nid == new {
         remember(txn, nid, pdu);
     }
     Ok(nid)
+}
+
+/// Gives an event its place that is there without one.
+fn place_known(
+    txn: &Txn<'_>,
+    judged: &Judged,
+    (pos, placement): (Option<StreamPos>, Option<Placement>),
+) -> Result<EventNid, StoreError> {
+    let event_id = judged.pdu().event_id();
+    let mut update = txn.conn().prepare_cached(
+        "UPDATE events SET standing = ?2, pos = ?3, state_before = ?4, state_after = ?5
+         WHERE event_id = ?1 AND pos IS NULL AND state_before IS NULL
+         RETURNING nid",
+    )?;
+    let values = params![
+        event_id.as_str(),
+        Column(judged.standing()),
+        pos,
+        placement.map(|placement| placement.state_before),
+        placement.map(|placement| placement.state_after),
+    ];
+    update
+        .query_row(values, |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| StoreError::Misuse(format!("{event_id} is placed already")))
 }
 
 /// `Standing` as a column.

@@ -61,10 +61,10 @@ async fn every_kind_of_damage_is_found() {
     for (damage, expected) in [
         ("DELETE FROM events WHERE nid = 1", "m.room.create"),
         ("DELETE FROM state_nodes WHERE nid = (SELECT state >> 5 FROM rooms)", "state node"),
-        ("DELETE FROM forward_extremities", "no forward extremity"),
-        ("UPDATE forward_extremities SET room = 99", "in another room"),
+        ("INSERT INTO forward_extremities VALUES (1, 0)", "no forward extremity"),
+        ("INSERT INTO forward_extremities VALUES (99, 1)", "in another room"),
         ("UPDATE events SET pos = 1 WHERE nid = 5", "twice"),
-        ("UPDATE events SET pos = 1000 WHERE nid = 5", "never given out"),
+        ("UPDATE events SET pos = 0 WHERE nid = 5", "never given out"),
         ("UPDATE memberships SET event = 1000", "memberships"),
         ("UPDATE rooms SET state = 0", "not the last one"),
         ("UPDATE events SET json = replace(json, '\"7\"', '\"8\"')", "bytes have changed"),

@@ -8,5 +8,7 @@ mod events;
 mod memberships;
 mod notes;
 mod outbox;
+mod peer_records;
 mod pending;
+mod shared_heads;
 mod support;

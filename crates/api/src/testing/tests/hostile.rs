@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use messagehub_homeserver::peers::{Acceptance, Inbound};
+use messagehub_homeserver::{
+    peers::{Acceptance, Inbound},
+    testing::sealing,
+};
 use messagehub_protocol::{
     build::{self, NewEvent, Place, Signer},
     keys::{IdentityKey, VerifyKey},
@@ -12,12 +15,14 @@ use messagehub_protocol::{
     wire::{
         frame::Frame,
         request::{self, RequestParts, SERVER_KEYS_HEADER},
+        sealed::{NONCE_BYTES, ROOM_KEY_BYTES, RoomKey},
     },
 };
 use messagehub_store::server_keys;
 use ruma::{MilliSecondsSinceUnixEpoch, RoomVersionId, ServerName, UInt};
 use serde_json::Value;
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::testing::deliver;
@@ -188,6 +193,7 @@ async fn frames_that_are_not_to_be_had() {
     net.drive(say(&a.hs, &alice, &room_id, "hello")).await;
     net.until("b hears a", || async { texts(&b.hs, &room_id).await == ["hello"] }).await;
     let (_, good) = net.hub.last_frame_of(a.name()).unwrap();
+    let signed = sealing::open(&b.hs, &room_id, &good).unwrap();
 
     let again = verdict(&mut net, &b, &room_id, good.to_vec()).await;
     assert_eq!(again, Acceptance::Ignore, "repeated");
@@ -200,15 +206,31 @@ async fn frames_that_are_not_to_be_had() {
 
     let huge = verdict(&mut net, &b, &room_id, vec![b'x'; 300_000]).await;
     assert_eq!(huge, Acceptance::Reject, "too large");
+    let plain = verdict(&mut net, &b, &room_id, signed.clone()).await;
+    assert_eq!(plain, Acceptance::Ignore, "not sealed: another version");
+    let sealed_again = sealing::seal(&a.hs, &room_id, &signed).await;
+    assert_ne!(sealed_again, good);
+    let sealed_again = verdict(&mut net, &b, &room_id, sealed_again).await;
+    assert_eq!(sealed_again, Acceptance::Ignore, "the same frame in another seal");
+    let under_another = sealing::seal(&b.hs, &room_id, &signed).await;
+    let under_another = verdict(&mut net, &b, &room_id, under_another).await;
+    assert_eq!(under_another, Acceptance::Reject, "sealed by whom it is not of");
+    let garbage = sealing::seal(&a.hs, &room_id, b"{}").await;
+    let garbage = verdict(&mut net, &b, &room_id, garbage).await;
+    assert_eq!(garbage, Acceptance::Reject, "no frame");
 
     let mallory = Mallory::new(a.hs.clock.now());
-    let (opened, _) = Frame::open(&good, a.hs.clock.now()).unwrap();
+    let (opened, _) = Frame::open(&signed, a.hs.clock.now()).unwrap();
     let stolen = Frame {
         origin: mallory.keys.server_name().to_owned(),
         server_keys: vec![mallory.keys.json().to_owned()],
         ..opened
     };
     let stolen = stolen.sign(&mallory.verify_key).unwrap();
+    let secret = Zeroizing::new([66; ROOM_KEY_BYTES]);
+    let key = RoomKey::new(mallory.keys.server_name().to_owned(), &room_id, secret, Vec::new());
+    let stolen = key.seal(&room_id, [0; NONCE_BYTES], &stolen).unwrap();
+    sealing::give(&b.hs, &room_id, key);
     let stolen = verdict(&mut net, &b, &room_id, stolen).await;
     assert_eq!(stolen, Acceptance::Ignore, "of a server that is not in the room");
     assert_eq!(texts(&b.hs, &room_id).await, ["hello"]);

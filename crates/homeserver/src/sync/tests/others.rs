@@ -48,7 +48,8 @@ async fn receipts_wait_for_other_servers_and_the_last_one_counts() {
     alice.read(&room_id, &one, Mark::Read(Kind::Public)).await;
     alice.read(&room_id, &two, Mark::Read(Kind::Public)).await;
     alice.read(&room_id, &two, Mark::Read(Kind::Private)).await;
-    let take = server.hs.store.write(move |txn| outbox::take_batch(txn, elsewhere));
+    let now = server.hs.clock.now();
+    let take = server.hs.store.write(move |txn| outbox::take_batch(txn, elsewhere, now));
     let batch = Result::<_, StoreError>::unwrap(take.await).unwrap();
     assert_eq!(batch.entries.len(), 1);
     let edu: serde_json::Value = serde_json::from_str(&batch.entries[0].body).unwrap();

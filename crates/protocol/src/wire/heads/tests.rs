@@ -24,11 +24,18 @@ fn a_digest_is_of_the_set() {
 fn requests_and_answers_are_read_back() {
     let digest = room_digest([event_id!("$a")]);
     let heads = RoomHeads::from([(room_id!("!x").to_owned(), vec![event_id!("$a").to_owned()])]);
-    let request = HeadsRequest { digest: Some(digest), heads: heads.clone() };
+    let records = vec![Record(vec![0, 255])];
+    let request = HeadsRequest {
+        digest: Some(digest),
+        parts: vec![0, 63],
+        heads: heads.clone(),
+        records: records.clone(),
+    };
     let json = serde_json::to_vec(&request).unwrap();
     assert_eq!(HeadsRequest::parse(&json).unwrap(), request);
     let rooms = BTreeMap::from([(room_id!("!x").to_owned(), digest)]);
-    let response = HeadsResponse { digest: Some(digest), rooms, heads };
+    let parts = part_digests([(room_id!("!x"), digest)]);
+    let response = HeadsResponse { digest: Some(digest), parts, rooms, heads, records };
     let json = serde_json::to_vec(&response).unwrap();
     assert_eq!(HeadsResponse::parse(&json).unwrap(), response);
     assert_eq!(HeadsRequest::parse(b"{}").unwrap(), HeadsRequest::default());
@@ -47,9 +54,35 @@ fn the_bounds_hold() {
     assert!(request(events(20)).is_ok());
     assert!(request(events(21)).is_err());
     assert!(HeadsResponse::parse(events(21).as_bytes()).is_err());
+    let records = |count: usize, bytes: usize| {
+        json!({"records": vec![BASE64_NOPAD.encode(&vec![0; bytes]); count]}).to_string()
+    };
+    assert!(request(records(64, 1024)).is_ok());
+    assert!(request(records(65, 1)).is_err());
+    assert!(request(records(1, 1025)).is_err());
+    assert!(HeadsResponse::parse(records(65, 1).as_bytes()).is_err());
+    assert!(request(json!({"parts": vec![0; 65]}).to_string()).is_err());
+    assert!(HeadsResponse::parse(json!({"parts": vec!["AAAAAAAAAAAAAAAAAAAAAA"; 65]}).to_string().as_bytes()).is_err());
     let digests: serde_json::Map<_, _> =
         (0..=5_000).map(|n| (format!("!{n}"), json!("AAAAAAAAAAAAAAAAAAAAAA"))).collect();
     assert!(HeadsResponse::parse(json!({"rooms": digests}).to_string().as_bytes()).is_err());
+}
+
+#[test]
+fn a_room_changes_the_digest_of_its_part_alone() {
+    let ids: Vec<ruma::OwnedRoomId> =
+        (0..500).map(|n| format!("!{n}").try_into().unwrap()).collect();
+    let of = |event: &'static str| {
+        let digest = room_digest([<&EventId>::try_from(event).unwrap()]);
+        move |id| (id, digest)
+    };
+    let before = part_digests(ids.iter().map(|id| &**id).map(of("$a")));
+    assert_eq!(before.len(), PARTS);
+    assert!(ids.iter().all(|id| usize::from(part_of(id)) < PARTS));
+    let rooms = ids.iter().map(|id| &**id).map(of("$a")).filter(|(id, _)| *id != &*ids[7]);
+    let after = part_digests(rooms.chain([of("$b")(&*ids[7])]));
+    let changed: Vec<_> = (0..PARTS).filter(|at| before[*at] != after[*at]).collect();
+    assert_eq!(changed, [usize::from(part_of(&ids[7]))]);
 }
 
 #[test]
@@ -61,6 +94,9 @@ fn other_forms_are_refused() {
         r#"{"heads":{"x":["$a"]}}"#,
         r#"{"heads":{"!x":["a"]}}"#,
         r#"{"heads":[]}"#,
+        r#"{"parts":[256]}"#,
+        r#"{"records":["A"]}"#,
+        r#"{"records":["AA=="]}"#,
         "[",
     ] {
         assert!(HeadsRequest::parse(json.as_bytes()).is_err(), "{json}");

@@ -100,6 +100,17 @@ impl ReplayFilter {
         }
         self.origins.entry(origin.to_owned()).or_default().insert(millis(ts), id, oldest_fresh)
     }
+
+    /// Whether [`Self::check_id`] would find that this came before: worth a look before a signature
+    /// is verified for nothing.
+    pub fn has_seen(
+        &self,
+        origin: &ServerName,
+        ts: MilliSecondsSinceUnixEpoch,
+        id: &RequestId,
+    ) -> bool {
+        self.origins.get(origin).is_some_and(|seen| seen.ids.contains(&(millis(ts), *id)))
+    }
 }
 
 impl Seen {

@@ -1,0 +1,39 @@
+//! Which event of a room was sent at about a time, as its sender says.
+
+use ruma::MilliSecondsSinceUnixEpoch;
+use rusqlite::params;
+
+use crate::{EventNid, RoomNid, Snapshot, StoreError, convert::millis, events::Direction};
+
+/// At most `limit` events of a room's timeline that are not before a time (`Forward`) or not after
+/// it (`Backward`), the nearest first; the first `skip` of them are left out.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn nearest(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+    (time, direction): (MilliSecondsSinceUnixEpoch, Direction),
+    (skip, limit): (usize, usize),
+) -> Result<Vec<EventNid>, StoreError> {
+    // The expression must be that of the index, to the letter.
+    let sql = match direction {
+        Direction::Forward => {
+            "SELECT nid FROM events WHERE room = ?1 AND pos IS NOT NULL
+             AND json_extract(json, '$.origin_server_ts') >= ?2
+             ORDER BY json_extract(json, '$.origin_server_ts'), pos LIMIT ?3 OFFSET ?4"
+        }
+        Direction::Backward => {
+            "SELECT nid FROM events WHERE room = ?1 AND pos IS NOT NULL
+             AND json_extract(json, '$.origin_server_ts') <= ?2
+             ORDER BY json_extract(json, '$.origin_server_ts') DESC, pos DESC LIMIT ?3 OFFSET ?4"
+        }
+    };
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut select = snap.conn().prepare_cached(sql)?;
+    let rows =
+        select.query_map(params![room, millis(time), number(limit), number(skip)], |row| {
+            row.get(0)
+        })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
