@@ -1,5 +1,7 @@
 //! The targets: each takes any bytes, holds what must hold of them, and says what became of them.
 
+#![expect(clippy::expect_used, reason = "what a target expects is what it tests")]
+
 use std::fmt::Display;
 
 use libp2p::core::{PeerRecord, SignedEnvelope};

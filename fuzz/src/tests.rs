@@ -41,30 +41,3 @@ fn a_failure_is_found_and_told() {
     assert_eq!(failure.said, "it broke");
     assert!(failure.input.contains(&b'{'));
 }
-
-#[test]
-fn make_corpus() {
-    use messagehub_protocol::{keys::*, wire::{media::*, relayed::*}};
-    use ruma::{MilliSecondsSinceUnixEpoch, UInt};
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
-    let keypair = libp2p::identity::Keypair::ed25519_from_bytes([7; 32]).unwrap();
-    let address = "/ip4/192.0.2.1/udp/4001/quic-v1".parse().unwrap();
-    let record = libp2p::core::PeerRecord::new_interop(&keypair, vec![address]).unwrap();
-    std::fs::write(format!("{dir}/peer_record/valid"), record.into_signed_envelope().into_protobuf_encoding()).unwrap();
-    let identity = IdentityKey::from_seed(&[1; 32]);
-    let description = MediaDescription {
-        mxc: format!("mxc://{}/file", identity.server_name()),
-        sha256: [9; 32], length: 12, content_type: Some("text/plain".to_owned()),
-        filename: Some("a.txt".to_owned()),
-        created_ts: MilliSecondsSinceUnixEpoch(UInt::new_saturating(1_750_000_000_000)),
-    };
-    std::fs::write(format!("{dir}/media_description/valid"), description.sign(identity.server_name(), &VerifyKey::from_seed(&[2; 32]))).unwrap();
-    let request = SealedRequest::parse(&std::fs::read(format!("{dir}/relayed/sealed")).unwrap()).unwrap();
-    for seed in 0..10 {
-        let opened = request.open(IdentityKey::from_seed(&[3; 32]).server_name(), &VerifyKey::from_seed(&[seed; 32]));
-        if let Ok((inner, _)) = opened {
-            println!("SEED {seed}");
-            std::fs::write(format!("{dir}/relayed/inner_request"), serde_json::to_vec(&inner).unwrap()).unwrap();
-        }
-    }
-}

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"strings"
@@ -142,16 +141,22 @@ func (p *punches) succeeded() bool {
 	return p.done
 }
 
-func TestTheRelayOfANodeServesThoseItIsToldTo(t *testing.T) {
+func TestANodeLearnsThatItIsPublicAndRelaysForThoseItIsToldTo(t *testing.T) {
+	// Whether an address can be dialed, others say: AutoNAT v2, here of Go.
+	judge := newHost(t, relayIP, libp2p.ForceReachabilityPublic(), libp2p.EnableAutoNATv2())
 	reserve := func(who string) error {
 		node := startNode(t, nodeIP,
-			"MESSAGEHUB_LIBP2P_DHT_BOOTSTRAP_PEERS=", "MESSAGEHUB_LIBP2P_RELAY_SERVICE="+who)
-		h := newHost(t, dialerIP)
-		ctx, cancel := context.WithTimeout(context.Background(), deadline)
-		defer cancel()
-		info := node.info()
-		must(t, h.Connect(ctx, info))
-		_, err := circuit.Reserve(ctx, h, info)
+			"MESSAGEHUB_LIBP2P_DHT_BOOTSTRAP_PEERS="+address(t, judge), "MESSAGEHUB_LIBP2P_RELAY_SERVICE="+who)
+		eventually(t, "the node learns that it is public", func() bool {
+			return node.status().Reachability.Kind == "public"
+		})
+		h, info := newHost(t, dialerIP), node.info()
+		must(t, h.Connect(inTime(t), info))
+		var err error
+		eventually(t, "the node speaks the relay's protocol", func() bool {
+			_, err = circuit.Reserve(inTime(t), h, info)
+			return err == nil || !strings.Contains(err.Error(), "protocols not supported")
+		})
 		return err
 	}
 	if err := reserve("members"); err == nil {

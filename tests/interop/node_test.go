@@ -37,6 +37,10 @@ type status struct {
 	ServerName string   `json:"server_name"`
 	PeerID     string   `json:"peer_id"`
 	Addresses  []string `json:"addresses"`
+
+	Reachability struct {
+		Kind string `json:"kind"`
+	} `json:"reachability"`
 }
 
 // binary is MESSAGEHUB_BIN, or the debug build of the tree.

@@ -14,7 +14,10 @@ pub(crate) fn interop(root: &Path) -> Result<(), Faults> {
     let output = output.map_err(|error| vec![format!("gofmt, which comes with Go: {error}")])?;
     let unformatted = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() || !unformatted.is_empty() {
-        return Err(unformatted.lines().map(|file| format!("gofmt: tests/interop/{file}")).collect());
+        return Err(unformatted
+            .lines()
+            .map(|file| format!("gofmt: tests/interop/{file}"))
+            .collect());
     }
     for arguments in [&["vet", "./..."][..], &["test", "-count=1", "./..."]] {
         run(Command::new("go").args(arguments).current_dir(&folder))?;

@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         Some("coverage") => coverage(&root),
         Some("sim") => sim(&root, &arguments[1..]),
         Some("interop") => interop::interop(&root),
-        _ => Err(vec!["usage: cargo xtask tidy | coverage | sim --seed N | interop | ci".to_owned()]),
+        _ => {
+            Err(vec!["usage: cargo xtask tidy | coverage | sim --seed N | interop | ci".to_owned()])
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

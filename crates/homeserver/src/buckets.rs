@@ -116,7 +116,9 @@ mod tests {
             assert!(buckets.buckets.len() <= 3);
         }
         let mut buckets = Buckets::new(PACE, 3);
-        (0..3).for_each(|_| drop(buckets.take(&0, 0)));
+        for _ in 0..3 {
+            buckets.take(&0, 0);
+        }
         buckets.take(&1, 0);
         buckets.take(&2, 0);
         // Half a second later only the first is not full.

@@ -4,7 +4,7 @@
 
 use messagehub_protocol::rules;
 use ruma::api::client::discovery::get_capabilities::v3::{
-    Capabilities, RoomVersionStability, RoomVersionsCapability, ThirdPartyIdChangesCapability,
+    Capabilities, ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability, ThirdPartyIdChangesCapability,
 };
 
 use crate::Homeserver;
@@ -23,6 +23,8 @@ pub fn list(hs: &Homeserver) -> Capabilities {
     capabilities.room_versions =
         RoomVersionsCapability::new(hs.limits.default_room_version.clone(), available);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    // Later than the versions above, so it is said.
+    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     capabilities
 }
 

@@ -3,8 +3,8 @@
 //! Spec: Client-Server API, "POST /account/deactivate".
 
 use messagehub_store::{
-    StoreError, Txn, account_data, cross_signing, devices, memberships, openid, presence,
-    profiles, rooms, users,
+    StoreError, Txn, account_data, cross_signing, devices, memberships, openid, presence, profiles,
+    rooms, users,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedRoomId, ServerName, UserId,
@@ -99,7 +99,8 @@ fn remove(
 mod tests {
     use super::*;
     use crate::{
-        accounts, passwords::Password,
+        accounts,
+        passwords::Password,
         profiles::{self as profile_uses, ProfileError},
         sessions::{Credentials, LoginError, NewDevice, log_in},
         testing::TestServer,
@@ -111,8 +112,7 @@ mod tests {
         let hs = &server.hs;
         let password = || Password::new("a long enough password".to_owned()).unwrap();
         let user_id = accounts::create(hs, "ann", Some(password())).await.unwrap();
-        let credentials =
-            || Credentials::Password { user: "ann".to_owned(), password: password() };
+        let credentials = || Credentials::Password { user: "ann".to_owned(), password: password() };
         let session = log_in(hs, credentials(), NewDevice::default()).await.unwrap().session;
         let room_id = server.room(&session, None).await;
         let asked = deactivate(hs, &session, None, Extent::Everything).await;
@@ -129,7 +129,10 @@ mod tests {
         let left = server
             .read(move |snap| {
                 let room = rooms::find(snap, &room_id)?.unwrap();
-                Ok((memberships::is_joined(snap, room.nid, &user_id)?, devices::list(snap, &user_id)?))
+                Ok((
+                    memberships::is_joined(snap, room.nid, &user_id)?,
+                    devices::list(snap, &user_id)?,
+                ))
             })
             .await;
         assert_eq!(left, (false, Vec::new()));

@@ -11,7 +11,8 @@ use messagehub_protocol::{
 };
 use messagehub_store::{Room, Snapshot, StateNid, StoreError, Txn, memberships, outbox};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, OwnedUserId, RoomId,
+    ServerName, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 use serde_json::value::RawValue;
@@ -20,6 +21,7 @@ use crate::{
     Homeserver, Identity,
     append::{self, Appended, MemberChange, TopicChange},
     federation::announce,
+    invite_permission::{self, InvitePermission},
     policy::{Desk, Draft},
     rate::Limited,
     server::shown,
@@ -54,6 +56,9 @@ pub enum SendError {
     /// An alias in the content does not point to the room.
     #[error("{0} is no alias of this room")]
     BadAlias(String),
+    /// The invited user takes no invites.
+    #[error("{0} does not take this invite")]
+    InviteBlocked(OwnedUserId),
     /// The room's policy server does not recommend the event.
     #[error("{message}")]
     NotRecommended {
@@ -191,11 +196,7 @@ impl Emitter {
     }
 
     /// Builds and signs.
-    pub(crate) fn build(
-        &self,
-        new: NewEvent,
-        opening: &Opening,
-    ) -> Result<SignedPdu, SendError> {
+    pub(crate) fn build(&self, new: NewEvent, opening: &Opening) -> Result<SignedPdu, SendError> {
         let signer =
             Signer { server: self.identity.server_name(), key: self.identity.verify_key() };
         Ok(build::event(new, &opening.place, self.now, signer, opening.view.rules)?)
@@ -221,10 +222,26 @@ impl Emitter {
     ) -> Result<Appended, SendError> {
         let judged = receive::check(self.recommended(pdu, view)?, view);
         let judged = judged.accepted_or(SendError::Forbidden)?;
+        self.check_invite(txn, judged.pdu())?;
         let server = self.identity.server_name();
         let appended = append::event(txn, server, room, &judged, state_before)?;
         self.queue(txn, room, &appended)?;
         Ok(appended)
+    }
+
+    /// Spec: Client-Server API, "Invite permission". Of other servers' users their own server says.
+    fn check_invite(&self, snap: &Snapshot<'_>, pdu: &Pdu) -> Result<(), SendError> {
+        if membership_in(pdu) != Some(MembershipState::Invite) {
+            return Ok(());
+        }
+        let invited = pdu.state_key().and_then(|key| OwnedUserId::try_from(key).ok());
+        let Some(invited) = invited.filter(|invited| self.identity.is_local(invited)) else {
+            return Ok(());
+        };
+        match invite_permission::of(snap, &invited, pdu.sender())? {
+            InvitePermission::Blocked => Err(SendError::InviteBlocked(invited)),
+            InvitePermission::Allowed | InvitePermission::Ignored => Ok(()),
+        }
     }
 
     /// The event with the signature that the room wants. Where only another server can give it, the

@@ -4,6 +4,8 @@
 //! between what we have and what waits there is nothing, the rest is history from before we came:
 //! then the event that waits is judged by the state before it, as that member tells it.
 
+mod ahead;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use messagehub_store::{
@@ -123,7 +125,13 @@ pub async fn fill(
         };
         let servers = candidates(hs, &gap, first).await?;
         match improve(hs, &gap, &servers, &mut attempt).await? {
-            Some(news) => attempt.taken += news,
+            Some(news) => {
+                attempt.taken += news;
+                // There is more where a full batch came from.
+                if news >= BATCH {
+                    attempt.taken += ahead::fetch(hs, room_id, &servers).await?;
+                }
+            }
             None => attempt.in_vain.extend(gap.missing),
         }
     }
@@ -320,8 +328,8 @@ struct MissingEvents<'a> {
     earliest_events: &'a [OwnedEventId],
     latest_events: &'a [&'a OwnedEventId],
     limit: usize,
-    #[serde(rename = "net.messagehub.order")]
-    order: &'static str,
+    #[serde(rename = "net.messagehub.order", skip_serializing_if = "Option::is_none")]
+    order: Option<&'static str>,
 }
 
 /// How [`MissingEvents`] asks for the oldest first.
@@ -336,27 +344,65 @@ enum Answer {
         /// Of these, those that found their place.
         placed: usize,
     },
-    /// Nothing that does not wait here already: if it has what waits, then the rest is before what
-    /// we have.
+    /// Nothing that is not here or does not wait here already: if it has what waits, then the rest
+    /// is before what we have.
     NothingBetween,
-    /// Events that we had, or that are no good.
+    /// Events that are no good.
     NoUse,
 }
 
 /// Asks one server for the events between ours and those that wait.
 async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<Answer, StateError> {
+    match ask_in_order(hs, gap, (server, Some(OLDEST_FIRST))).await? {
+        // It does not know our heads, such as what we said while nobody heard it, and so begins
+        // before them: what is nearest to the events that wait may still be new.
+        (Answer::NothingBetween, BATCH..) => Ok(ask_in_order(hs, gap, (server, None)).await?.0),
+        (answer, _) => Ok(answer),
+    }
+}
+
+/// As [`ask`], for one batch in one order. Gives the number of events told, too.
+async fn ask_in_order(
+    hs: &Homeserver,
+    gap: &Gap,
+    (server, order): (&OwnedServerName, Option<&'static str>),
+) -> Result<(Answer, usize), StateError> {
+    let found = told_between(hs, (gap, &gap.earliest), (server, order)).await?;
+    if found.is_empty() {
+        return Ok((Answer::NothingBetween, 0));
+    }
+    let told = found.len();
+    let parcel = Parcel {
+        room_id: gap.room.room_id.clone(),
+        from: server.clone(),
+        pdus: found,
+    };
+    let outcomes = ingest::events(hs, parcel).await?;
+    let is_here =
+        |outcome: &EventOutcome| matches!(outcome, EventOutcome::Known | EventOutcome::StillParked);
+    let parked = outcomes.values().filter(|outcome| **outcome == EventOutcome::Parked).count();
+    let answer = match outcomes.values().filter(|outcome| outcome.is_news()).count() {
+        // It takes us to have all that is before our heads; of a room that we joined we have not.
+        0 if outcomes.values().any(is_here) => Answer::NothingBetween,
+        0 => Answer::NoUse,
+        taken => Answer::News { taken, placed: taken - parked },
+    };
+    Ok((answer, told))
+}
+
+/// At most one batch of what a server has between some events and those that wait.
+async fn told_between(
+    hs: &Homeserver,
+    (gap, earliest_events): (&Gap, &[OwnedEventId]),
+    (server, order): (&OwnedServerName, Option<&'static str>),
+) -> Result<Vec<Box<RawValue>>, FederationError> {
     #[derive(Deserialize)]
     struct Found {
         #[serde(default)]
         events: Vec<Box<RawValue>>,
     }
     let latest: Vec<_> = gap.waiting.iter().map(|waiting| &waiting.event.event_id).collect();
-    let body = MissingEvents {
-        earliest_events: &gap.earliest,
-        latest_events: &latest,
-        limit: BATCH,
-        order: OLDEST_FIRST,
-    };
+    let body = MissingEvents { earliest_events, latest_events: &latest, limit: BATCH, order };
     let body = serde_json::to_vec(&body)
         .map_err(|error| FederationError::BadRequest(error.to_string()))?;
     let uri = format!(
@@ -364,25 +410,9 @@ async fn ask(hs: &Homeserver, gap: &Gap, server: &OwnedServerName) -> Result<Ans
         federation::path_segment(gap.room.room_id.as_str())
     );
     let call = Call { method: http::Method::POST, uri, body };
-    let found: Found = federation::ask_json(hs, server, call, REQUEST_TIMEOUT).await?;
-    if found.events.is_empty() {
-        return Ok(Answer::NothingBetween);
-    }
-    let parcel = Parcel {
-        room_id: gap.room.room_id.clone(),
-        from: server.clone(),
-        pdus: found.events.into_iter().take(BATCH).collect(),
-    };
-    let outcomes = ingest::events(hs, parcel).await?;
-    let parked = outcomes.values().filter(|outcome| **outcome == EventOutcome::Parked).count();
-    Ok(match outcomes.values().filter(|outcome| outcome.is_news()).count() {
-        // It takes us to have all that is before our heads; of a room that we joined we have not.
-        0 if outcomes.values().any(|outcome| *outcome == EventOutcome::StillParked) => {
-            Answer::NothingBetween
-        }
-        0 => Answer::NoUse,
-        taken => Answer::News { taken, placed: taken - parked },
-    })
+    let mut found: Found = federation::ask_json(hs, server, call, REQUEST_TIMEOUT).await?;
+    found.events.truncate(BATCH);
+    Ok(found.events)
 }
 
 /// Judges the first of some waiting events by the state before it, where members tell that. Says

@@ -35,7 +35,7 @@ pub(crate) use self::{
     relays::{Routes, Slot, Slots},
     retries::Retries,
 };
-use crate::{ingest::FramePaces, room_keys::RoomKeys};
+use crate::{ingest::FramePaces, room_keys::RoomKeys, server::pace::RequestPaces};
 
 /// Commands waiting for the transport. A burst of a few hundred frames (one
 /// joined room each at start) must fit; what does not fit is repaired by the
@@ -57,8 +57,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// 10,000 members is about 16 MB of JSON; media has its own, smaller limit.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The largest signed peer record: sixteen addresses with their relays, and the signature.
-pub const MAX_RECORD_BYTES: usize = 1024;
+pub use messagehub_protocol::limits::MAX_RECORD_BYTES;
 
 /// What this node asks of the transport.
 #[derive(Debug)]
@@ -257,6 +256,11 @@ impl Peers {
     /// The keys with which frames are sealed.
     pub(crate) fn room_keys(&self) -> &RoomKeys {
         &self.live.room_keys
+    }
+
+    /// How fast requests of other servers may come.
+    pub(crate) fn request_paces(&self) -> &RequestPaces {
+        &self.live.request_paces
     }
 
     /// Counts a frame, or looks whether one more would be too many.

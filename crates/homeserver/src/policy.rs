@@ -43,10 +43,7 @@ const MAX_ASKED_FOR_OTHERS: usize = 10;
 ///
 /// # Errors
 /// The store's.
-pub(crate) fn in_use(
-    snap: &Snapshot<'_>,
-    room: &Room,
-) -> Result<Option<PolicyServer>, StoreError> {
+pub(crate) fn in_use(snap: &Snapshot<'_>, room: &Room) -> Result<Option<PolicyServer>, StoreError> {
     let mut state = AuthState::new();
     add_to(snap, room, &mut state)?;
     Ok(state.into_values().next().and_then(|event| PolicyServer::named_by(&event)))
@@ -127,10 +124,7 @@ impl Desk {
 ///
 /// # Errors
 /// Those of `attempt`, and what the policy server said.
-pub(crate) async fn with_signatures<T, E, F, Attempt>(
-    hs: &Homeserver,
-    attempt: F,
-) -> Result<T, E>
+pub(crate) async fn with_signatures<T, E, F, Attempt>(hs: &Homeserver, attempt: F) -> Result<T, E>
 where
     E: From<SendError>,
     F: Fn(Emitter) -> Attempt,
@@ -243,15 +237,15 @@ pub(crate) async fn fill_in(hs: &Homeserver, lacking: Lacking, events: &mut [Sig
     for place in places {
         let Some(event) = events.get_mut(place) else { continue };
         match signature(hs, &policy, (event.pdu(), rules)).await {
-            Ok(signature) => match {eprintln!("DEBUG fill_in got {signature}"); policy.add(event, &signature, rules)} {
+            Ok(signature) => match policy.add(event, &signature, rules) {
                 Ok(signed) => *event = signed,
                 Err(error) => tracing::debug!(%error, "a policy server's signature is no good"),
             },
             Err(SendError::NotRecommended { message, .. }) => {
-                eprintln!("DEBUG refused {message}");
+                tracing::debug!(message, "an event is not recommended");
             }
             Err(error) => {
-                eprintln!("DEBUG {error}");
+                tracing::debug!(%error, "events stay without recommendation");
                 break;
             }
         }

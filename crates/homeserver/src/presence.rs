@@ -50,7 +50,9 @@ pub enum PresenceError {
     #[error("the users share no room")]
     NotVisible,
     /// The status message is too long, or there is no such state.
-    #[error("a status message has at most {MAX_STATUS_BYTES} bytes; a state is online, unavailable or offline")]
+    #[error(
+        "a status message has at most {MAX_STATUS_BYTES} bytes; a state is online, unavailable or offline"
+    )]
     Invalid,
     /// The store failed.
     #[error(transparent)]
@@ -234,12 +236,10 @@ pub(crate) fn note_gone(hs: &Homeserver, server: &ServerName) {
 pub(crate) async fn tell(hs: &Homeserver, server: &OwnedServerName) -> Result<(), StoreError> {
     let told = hs.store.activity().told(server);
     let (us, them, now) = (hs.server_name().to_owned(), server.clone(), hs.clock.now());
-    let (news, until) =
-        hs.store.read(move |snap| news_for(snap, (&us, &them), told, now)).await?;
+    let (news, until) = hs.store.read(move |snap| news_for(snap, (&us, &them), told, now)).await?;
     for updates in news.chunks(MAX_UPDATES) {
         let edu = Edu::Presence(PresenceContent::new(updates.to_vec()));
-        let edu =
-            to_raw_value(&edu).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let edu = to_raw_value(&edu).map_err(|error| StoreError::Damaged(error.to_string()))?;
         let txn_id = hs.rng.alphanumeric(TXN_ID_LENGTH);
         if let Err(error) = outbox::push(hs, server, &txn_id, (Vec::new(), vec![edu])).await {
             // It is told when it connects again, or when something else changes.

@@ -158,11 +158,7 @@ fn all_fields(snap: &Snapshot<'_>, user_id: &UserId) -> Result<Fields, StoreErro
 ///
 /// # Errors
 /// See [`ProfileError`].
-pub async fn field(
-    hs: &Homeserver,
-    user_id: &UserId,
-    name: &str,
-) -> Result<Value, ProfileError> {
+pub async fn field(hs: &Homeserver, user_id: &UserId, name: &str) -> Result<Value, ProfileError> {
     fields(hs, user_id).await?.remove(name).ok_or(ProfileError::UnknownField)
 }
 

@@ -84,7 +84,7 @@ struct Pace {
 }
 
 impl RateLimiter {
-    /// A limiter with these limits; `None` lets everything pass.
+    /// A limiter with these limits; `None` lets everything pass that clients do.
     pub fn new(limits: Option<RateLimits>) -> Self {
         Self { limits, buckets: Mutex::default() }
     }
@@ -95,7 +95,12 @@ impl RateLimiter {
     ///
     /// [`Limited`] when there is none.
     pub fn check(&self, key: RateKey, now: MilliSecondsSinceUnixEpoch) -> Result<(), Limited> {
-        let Some(limits) = self.limits else { return Ok(()) };
+        let limits = match self.limits {
+            Some(limits) => limits,
+            // The configuration is about our own clients; what others may do does not depend on it.
+            None if key.is_of_a_client() => return Ok(()),
+            None => RateLimits::default(),
+        };
         let pace = Pace::of(&key, limits);
         let now_ms = u64::from(now.get());
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,6 +121,13 @@ impl RateLimiter {
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimiter").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl RateKey {
+    /// Whether a client of this node acts, and no other server.
+    fn is_of_a_client(&self) -> bool {
+        matches!(self, Self::Login(_) | Self::Message(_))
     }
 }
 

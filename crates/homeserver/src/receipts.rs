@@ -13,10 +13,7 @@ use messagehub_store::{
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, ServerName, UserId,
     api::federation::transactions::edu::{Edu, ReceiptContent, ReceiptData, ReceiptMap},
-    events::{
-        receipt::{Receipt as EventReceipt, ReceiptThread},
-        room::member::MembershipState,
-    },
+    events::receipt::{Receipt as EventReceipt, ReceiptThread},
 };
 
 use crate::{Homeserver, read_markers, server::access};
@@ -115,7 +112,7 @@ pub fn ingest(
         let taken = read.iter().take(left);
         left -= taken.len();
         for (user_id, read) in taken {
-            if user_id.server_name() != origin || !may_have_read(txn, &room, user_id)? {
+            if user_id.server_name() != origin || !memberships::is_joined(txn, room.nid, user_id)? {
                 continue;
             }
             let Some(event_id) = read.event_ids.first() else {
@@ -134,13 +131,6 @@ pub fn ingest(
         }
     }
     Ok(())
-}
-
-/// Whether somebody is in a room, or was to be: they may have come in without our knowing yet, and
-/// what they have read is told once.
-fn may_have_read(snap: &Snapshot<'_>, room: &Room, user_id: &UserId) -> Result<bool, StoreError> {
-    let member = memberships::find(snap, room.nid, user_id)?;
-    Ok(member.is_some_and(|member| member.membership != MembershipState::Ban))
 }
 
 /// Writes one receipt; gives it back if other servers are to learn of it.

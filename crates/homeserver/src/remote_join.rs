@@ -144,14 +144,18 @@ impl From<ViewError> for RemoteJoinError {
 /// # Errors
 /// What the servers said that says most: a refusal before silence.
 pub async fn join(hs: &Homeserver, join: RemoteJoin) -> Result<(), RemoteJoinError> {
+    let mut waiting = route::ordered(hs, join.via.clone(), join.via.first()).into_iter();
     let mut asking = FuturesUnordered::new();
-    let mut pause = Duration::ZERO;
-    for server in route::ordered(hs, join.via.clone(), join.via.first()) {
-        asking.push(ask_after(hs, server, (&join, pause)));
-        pause += PAUSE;
-    }
     let mut worst = RemoteJoinError::Unreachable;
-    while let Some((server, made)) = asking.next().await {
+    loop {
+        asking.extend(waiting.next().map(|server| ask(hs, server, &join)));
+        let answered = tokio::select! {
+            biased;
+            Some(answered) = asking.next() => answered,
+            () = tokio::time::sleep(PAUSE), if waiting.len() > 0 => continue,
+            else => return Err(worst),
+        };
+        let (server, made) = answered;
         let joined = match made {
             Ok(made) => through(hs, &server, (&join, made)).await,
             Err(error) => Err(error),
@@ -167,16 +171,13 @@ pub async fn join(hs: &Homeserver, join: RemoteJoin) -> Result<(), RemoteJoinErr
             }
         }
     }
-    Err(worst)
 }
 
-/// Asks a server, after a while, for a join to sign.
-async fn ask_after(
+async fn ask(
     hs: &Homeserver,
     server: OwnedServerName,
-    (join, pause): (&RemoteJoin, Duration),
+    join: &RemoteJoin,
 ) -> (OwnedServerName, Result<make_join::Response, RemoteJoinError>) {
-    tokio::time::sleep(pause).await;
     let made = make(hs, &server, join).await;
     (server, made)
 }

@@ -101,6 +101,11 @@ async fn note(hs: &Homeserver, agenda: &mut Agenda, report: Inbound) {
     match report {
         Inbound::Connected { server_keys, peer_id, addresses } => {
             let server = server_keys.server_name().to_owned();
+            if hs.peers.connected().is_empty() {
+                // We were alone; whatever could not be reached then may be reached now.
+                hs.peers.retries().forgive_all();
+                hs.peers.wake();
+            }
             hs.peers.note_connected(&server, &peer_id);
             let now = hs.clock.now();
             let known = server.clone();
@@ -135,7 +140,10 @@ async fn note_record(hs: &Homeserver, agenda: &mut Agenda, believed: Believed) {
     let server = believed.server.clone();
     match records::keep(hs, believed).await {
         Ok(Kept::Newer) if server == hs.server_name() => {
+            // We are somewhere else, and what could not be reached from there may be from here.
+            hs.peers.retries().forgive_all();
             compare_with_connected(hs, agenda).await;
+            look_around(hs, agenda).await;
         }
         Ok(Kept::Newer) => {
             hs.peers.note_alive(&server);
@@ -160,6 +168,7 @@ async fn try_lonely(hs: &Homeserver, agenda: &mut Agenda) {
 async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
     renew_keys(hs).await;
     forget_txn_ids(hs).await;
+    warn_of(keys::forget_strangers(hs).await);
     hs.peers.room_keys().sweep(hs.clock.now_ms());
     agenda.add(Job::LostJoins);
     let now = hs.clock.now();

@@ -11,6 +11,7 @@ pub mod invite;
 pub mod keys;
 pub mod membership;
 pub mod origin;
+pub(crate) mod pace;
 pub mod policy;
 pub mod relay;
 pub mod room_keys;

@@ -22,7 +22,7 @@ use crate::{
     Homeserver,
     client_event::{Format, Reader, RoomIdField},
     filters::{self, FilterError},
-    presence,
+    ignored, presence,
     sessions::Session,
 };
 
@@ -31,7 +31,6 @@ use self::{devices::Met, filter::Members, token::SyncToken};
 pub(crate) mod devices;
 pub(crate) mod ephemeral;
 pub(crate) mod filter;
-mod ignored;
 mod incremental;
 mod initial;
 mod people;

@@ -110,8 +110,8 @@ async fn change(
             let mut after = before.clone();
             change(&mut after)?;
             if after != before {
-                let content = to_raw_value(&json!({ "tags": after }))
-                    .map_err(|_| TagError::NotAnObject)?;
+                let content =
+                    to_raw_value(&json!({ "tags": after })).map_err(|_| TagError::NotAnObject)?;
                 account_data::set(txn, &user_id, Scope::Room(&room_id), KIND, &content)?;
             }
             Ok(())

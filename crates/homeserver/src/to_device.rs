@@ -10,8 +10,7 @@ use messagehub_store::{
     to_device::{self, Kept, NewMessage},
 };
 use ruma::{
-    DeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId,
-    ServerName, UserId,
+    DeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, ServerName, UserId,
     api::federation::transactions::edu::{DirectDeviceContent, DirectDeviceMessages, Edu},
     events::{AnyToDeviceEventContent, ToDeviceEventType},
     serde::Raw,
@@ -67,9 +66,8 @@ pub async fn send(
 ) -> Result<(), SendToDeviceError> {
     let kind = sending.kind.to_string();
     let contents = sending.messages.values().flat_map(BTreeMap::values);
-    let fits = |content: &Raw<AnyToDeviceEventContent>| {
-        content.json().get().len() <= MAX_CONTENT_BYTES
-    };
+    let fits =
+        |content: &Raw<AnyToDeviceEventContent>| content.json().get().len() <= MAX_CONTENT_BYTES;
     if kind.len() > MAX_TYPE_BYTES || !contents.into_iter().all(fits) {
         return Err(SendToDeviceError::TooLarge);
     }

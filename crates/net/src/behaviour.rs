@@ -57,8 +57,8 @@ const MDNS_QUERY: Duration = Duration::from_secs(30);
 /// All protocols of this node.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    /// First, so that a connection over the limit reaches no other part.
-    limits: connection_limits::Behaviour,
+    /// First, so that a connection over the limit reaches no other part. Friends pass it.
+    pub(crate) limits: connection_limits::Behaviour,
     pub(crate) streams: streams::Behaviour,
     pub(crate) identify: Scoped<identify::Behaviour>,
     pub(crate) ping: ping::Behaviour,

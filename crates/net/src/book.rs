@@ -208,6 +208,11 @@ impl Book {
         kept
     }
 
+    /// Forgets an address at which somebody else was. Gives whether it was known.
+    pub(crate) fn forget_address(&mut self, id: &PeerId, address: &Multiaddr) -> bool {
+        self.peers.get_mut(id).is_some_and(|peer| peer.forget_address(address))
+    }
+
     /// Remembers an address that the configuration names, which may be a name, and keeps its peer.
     pub(crate) fn configure(&mut self, id: PeerId, address: Multiaddr) {
         let is_usable = self.scope.may_dial(&address);

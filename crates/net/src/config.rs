@@ -174,7 +174,8 @@ impl NetConfig {
         }
         if self.listen_addresses.is_empty() {
             let port = choose_port(self.port_file.as_deref())?;
-            let mut addresses = vec![format!("/ip4/0.0.0.0/tcp/{port}"), format!("/ip6/::/tcp/{port}")];
+            let mut addresses =
+                vec![format!("/ip4/0.0.0.0/tcp/{port}"), format!("/ip6/::/tcp/{port}")];
             if self.private_network.is_none() {
                 addresses.push(format!("/ip4/0.0.0.0/udp/{port}/quic-v1"));
                 addresses.push(format!("/ip6/::/udp/{port}/quic-v1"));
@@ -182,7 +183,8 @@ impl NetConfig {
             return parse(&addresses);
         }
         let addresses = parse(&self.listen_addresses)?;
-        let is_tcp = |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        let is_tcp =
+            |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
         match addresses.iter().find(|address| !is_tcp(address)) {
             Some(other) if self.private_network.is_some() => {
                 Err(StartError::PrivateNeedsTcp { address: other.to_string() })
@@ -277,7 +279,8 @@ mod tests {
         let addresses = private.listen_on().unwrap();
         assert!(addresses.iter().all(|at| at.to_string().contains("/tcp/")), "{addresses:?}");
         let quic = "/ip4/10.0.0.1/udp/4001/quic-v1".to_owned();
-        let refused = NetConfig { listen_addresses: vec![quic], ..private }.listen_on().unwrap_err();
+        let refused =
+            NetConfig { listen_addresses: vec![quic], ..private }.listen_on().unwrap_err();
         assert!(refused.to_string().contains("TCP only"), "{refused}");
     }
 

@@ -16,8 +16,13 @@ mod trimming;
 mod verifying;
 mod waiting;
 
-use std::{collections::HashMap, future::Future, pin::pin};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    pin::pin,
+};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::{Multiaddr, PeerId, Swarm, swarm::SwarmEvent};
 use messagehub_homeserver::{
@@ -41,6 +46,7 @@ use crate::{
     gossip::{Topics, Verdicts},
     metrics::Metrics,
     reach::Reach,
+    records::Record,
     relaying::Clients,
     requests::{
         Job, PeerService,
@@ -73,6 +79,8 @@ pub(crate) enum Done {
     Served,
     /// A peer told its keys, or did not.
     Keys(PeerId, Result<ServerKeys, KeysError>),
+    /// Records of addresses whose signatures are right.
+    Records(Vec<(Record, Bytes)>),
 }
 
 /// The way into the session with a peer.
@@ -104,6 +112,8 @@ pub(crate) struct EventLoop {
     own: OwnAddresses,
     /// Whom our relay serves.
     clients: Clients,
+    /// The peers of trusted servers, as relay and limits know them.
+    served_friends: HashSet<PeerId>,
     /// When idle connections are looked at again.
     trim_at: Instant,
     tasks: JoinSet<Done>,
@@ -149,6 +159,7 @@ impl EventLoop {
             relays: Relays::new(config)?,
             own: OwnAddresses::new(config),
             clients,
+            served_friends: HashSet::new(),
             trim_at: now,
             tasks: JoinSet::new(),
             served: 0,
@@ -230,6 +241,7 @@ impl EventLoop {
             Ok(Done::Session) => {}
             Ok(Done::Served) => self.served = self.served.saturating_sub(1),
             Ok(Done::Keys(peer, keys)) => self.on_keys(peer, keys),
+            Ok(Done::Records(verified)) => self.on_records(verified),
             // A task that panicked takes its stream with it and nothing else.
             Err(error) => error!(%error, "a task of the transport failed"),
         }

@@ -210,7 +210,11 @@ impl Metrics {
         all.register("public_dht_peers", "Peers in the table of the public DHT", dht_peers);
         let Self { records, records_refused, .. } = self.clone();
         all.register("records", "Signed records of addresses believed", records);
-        all.register("records_refused", "Signed records of addresses that are none", records_refused);
+        all.register(
+            "records_refused",
+            "Signed records of addresses that are none",
+            records_refused,
+        );
         self.reachability(&Reachability::Unknown);
     }
 

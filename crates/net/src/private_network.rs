@@ -43,10 +43,12 @@ mod tests {
 
     #[test]
     fn the_key_is_that_of_the_vector() {
-        // docs/wire.md, computed with another implementation of RFC 5869.
+        // Computed with another implementation of RFC 5869.
         let network = PrivateNetwork::from_secret("correct horse battery staple").unwrap();
         let hex: String = network.0.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "9f36e4c20f80b59a12e53e72336b3cb5849c0ed8a45a76fafe61fe6b29a2a262");
+        let page = include_str!("../../../docs/wire.md");
+        assert!(page.contains(&hex), "docs/wire.md has another key");
     }
 
     #[test]

@@ -87,10 +87,18 @@ impl Reach {
         was_assumed
     }
 
-    /// Somebody sees us at this address.
-    pub(crate) fn observe(&mut self, address: &Multiaddr, listening: &[Multiaddr], now: Instant) {
-        if !self.is_relevant(address) || listening.contains(address) {
-            return;
+    /// Somebody sees us at this address. When we do not listen at that IP address, a NAT is before
+    /// us; gives the addresses that we only assumed others can dial, and now do so no longer.
+    pub(crate) fn observe(
+        &mut self,
+        address: &Multiaddr,
+        listening: &[Multiaddr],
+        now: Instant,
+    ) -> Vec<Multiaddr> {
+        let ip = address.iter().next();
+        let is_ours = listening.iter().any(|at| at.iter().next() == ip);
+        if !self.is_relevant(address) || is_ours {
+            return Vec::new();
         }
         self.observed.insert(address.clone(), now);
         while self.observed.len() > MAX_OBSERVED {
@@ -98,6 +106,7 @@ impl Reach {
             let Some(oldest) = oldest else { break };
             self.observed.remove(&oldest);
         }
+        self.assumed.iter().cloned().collect()
     }
 
     /// Our own network changed: what was seen of it counts no more.
@@ -250,6 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn a_nat_ends_what_was_only_assumed() {
+        let now = Instant::now();
+        let mut reach = reach(now);
+        let later = now + PATIENCE;
+        let listening = [address(GLOBAL)];
+        for at in reach.assume(&listening, later) {
+            reach.confirm(&at);
+        }
+        let other_port = address("/ip4/203.0.113.7/tcp/50000");
+        assert!(reach.observe(&other_port, &listening, later).is_empty(), "the same machine");
+        let elsewhere = address("/ip4/198.51.100.1/tcp/4001");
+        assert_eq!(reach.observe(&elsewhere, &listening, later), listening);
+        reach.expire(&listening[0]);
+        assert!(reach.needs_relay(false, later));
+    }
+
+    #[test]
     fn a_router_that_forwards_makes_us_reachable() {
         let now = Instant::now();
         let mut reach = reach(now);
@@ -264,7 +290,8 @@ mod tests {
         let now = Instant::now();
         let mut reach = reach(now);
         for port in 1..100 {
-            reach.observe(&address(&format!("/ip4/203.0.113.7/tcp/{port}")), &[], now);
+            let at = address(&format!("/ip4/203.0.113.7/tcp/{port}"));
+            assert!(reach.observe(&at, &[], now).is_empty());
         }
         assert_eq!(reach.nat().observed.len(), MAX_OBSERVED);
     }

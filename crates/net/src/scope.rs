@@ -44,9 +44,9 @@ pub(crate) fn kind(address: &Multiaddr) -> Kind {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => kind_of_v4(ip),
         Some(Protocol::Ip6(ip)) => kind_of_v6(ip),
-        Some(
-            Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_),
-        ) => Kind::Name,
+        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_)) => {
+            Kind::Name
+        }
         _ => Kind::Useless,
     }
 }
@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn each_address_has_its_kind() {
-        let check = |text: &str, expected: Kind| assert_eq!(kind(&address(text)), expected, "{text}");
+        let check =
+            |text: &str, expected: Kind| assert_eq!(kind(&address(text)), expected, "{text}");
         check("/ip4/8.8.8.8/tcp/1", Kind::Global);
         check("/ip4/203.0.113.7/udp/1/quic-v1", Kind::Global);
         check("/ip6/2001:db8::1/tcp/1", Kind::Global);

@@ -19,16 +19,22 @@ use libp2p::{
 /// connections, and a liar another one every time; the honest ones agree.
 const MAX_CANDIDATES: usize = 256;
 
+/// Whether an address concerns a behaviour.
+type Admits = Box<dyn Fn(&Multiaddr) -> bool + Send>;
+
+/// On which connection an event of a behaviour saw us.
+type ObservedOn<B> = fn(&<B as NetworkBehaviour>::ToSwarm) -> Option<ConnectionId>;
+
 /// A behaviour, and what it may hear and do.
 pub(crate) struct Scoped<B: NetworkBehaviour> {
     inner: B,
-    admits: Box<dyn Fn(&Multiaddr) -> bool + Send>,
+    admits: Admits,
     /// Dials that the behaviour started and that are not made yet.
     dials: HashSet<ConnectionId>,
     candidates: HashSet<Multiaddr>,
     tests_listeners: bool,
     trusts_listeners: bool,
-    observed_on: Option<fn(&B::ToSwarm) -> Option<ConnectionId>>,
+    observed_on: Option<ObservedOn<B>>,
     /// Connections through relays.
     relayed: HashSet<ConnectionId>,
     /// Whether the candidates that come now were seen through a relay.
@@ -70,10 +76,7 @@ impl<B: NetworkBehaviour> Scoped<B> {
 
     /// Drops what the behaviour takes for addresses of ours when they were seen through a relay:
     /// those are the relay's. `observed_on` says on which connection an event saw us.
-    pub(crate) fn distrusting_relays(
-        mut self,
-        observed_on: fn(&B::ToSwarm) -> Option<ConnectionId>,
-    ) -> Self {
+    pub(crate) fn distrusting_relays(mut self, observed_on: ObservedOn<B>) -> Self {
         self.observed_on = Some(observed_on);
         self
     }

@@ -1,7 +1,11 @@
 //! What `messagehub status` and `messagehub peers` show: gathered by the running node, sent as
 //! JSON over the admin address.
 
-use messagehub_homeserver::{Homeserver, heads, peers::{Path, PeerStatus, Transport}, user_directory};
+use messagehub_homeserver::{
+    Homeserver, heads,
+    peers::{Path, PeerStatus, Transport},
+    user_directory,
+};
 use messagehub_store::StoreError;
 use serde::{Deserialize, Serialize};
 

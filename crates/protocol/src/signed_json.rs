@@ -35,9 +35,8 @@ pub fn signature_of<'a>(
 pub fn verifies(signed_form: &str, signature: &str, public_key: &str) -> bool {
     let key = decode::<32>(public_key).and_then(|bytes| PublicKey::from_bytes(&bytes));
     let signature = decode::<SIGNATURE_BYTES>(signature);
-    key.zip(signature).is_some_and(|(key, signature)| {
-        key.verifies(signed_form.as_bytes(), &signature)
-    })
+    key.zip(signature)
+        .is_some_and(|(key, signature)| key.verifies(signed_form.as_bytes(), &signature))
 }
 
 /// Base64 of `N` bytes, with its padding or without: some clients pad.

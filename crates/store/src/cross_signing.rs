@@ -114,7 +114,13 @@ pub fn sign(txn: &mut Txn<'_>, new: NewSignature<'_>) -> Result<bool, StoreError
              AND signer_user = ?3 AND signer_key = ?4",
         )?
         .query_row(
-            [new.target.0.as_str(), new.target.1, new.signer.0.as_str(), new.signer.1, new.signature],
+            [
+                new.target.0.as_str(),
+                new.target.1,
+                new.signer.0.as_str(),
+                new.signer.1,
+                new.signature,
+            ],
             |row| row.get(0),
         )
         .optional()?;

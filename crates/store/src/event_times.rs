@@ -31,9 +31,7 @@ pub fn nearest(
     };
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let mut select = snap.conn().prepare_cached(sql)?;
-    let rows =
-        select.query_map(params![room, millis(time), number(limit), number(skip)], |row| {
-            row.get(0)
-        })?;
+    let rows = select
+        .query_map(params![room, millis(time), number(limit), number(skip)], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -64,9 +64,9 @@ pub fn advance(
 /// Fails when the database does.
 pub fn replace(txn: &mut Txn<'_>, room: RoomNid, new: &[EventNid]) -> Result<(), StoreError> {
     remove(txn, room)?;
-    let mut insert = txn
-        .conn()
-        .prepare_cached("INSERT OR IGNORE INTO forward_extremities (room, event) VALUES (?1, ?2)")?;
+    let mut insert = txn.conn().prepare_cached(
+        "INSERT OR IGNORE INTO forward_extremities (room, event) VALUES (?1, ?2)",
+    )?;
     for event in if new.is_empty() { &[NONE] } else { new } {
         insert.execute((room, event))?;
     }

@@ -72,3 +72,43 @@ pub(crate) fn as_open_error(error: rusqlite::Error, path: &Path) -> OpenError {
         _ => OpenError::Sqlite(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of an older schema.
+    fn of_schema(path: &Path, version: usize) -> Connection {
+        let conn = Connection::open(path).unwrap();
+        for sql in &MIGRATIONS[..version] {
+            conn.execute_batch(sql).unwrap();
+        }
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        conn.pragma_update(None, "user_version", version as i64).unwrap();
+        conn
+    }
+
+    #[test]
+    fn extremities_keep_the_rows_that_say_more_than_the_timeline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut conn = of_schema(&path, 6);
+        // Room 1 ends in its newest event, room 2 in an older one, room 3 in two, room 4 in none;
+        // room 5 is only known of.
+        conn.execute_batch(
+            "INSERT INTO events (nid, event_id, room, depth, standing, pos, json)
+             SELECT value, '$' || value, (value + 1) / 2, 1, 0, value, '{}'
+             FROM json_each('[1, 2, 3, 4, 5, 6, 7, 8]');
+             INSERT INTO events (nid, event_id, room, depth, standing, json)
+             VALUES (9, '$9', 5, 1, 3, '{}');
+             INSERT INTO forward_extremities VALUES (1, 2), (2, 3), (3, 5), (3, 6);",
+        )
+        .unwrap();
+        run(&mut conn, &path).unwrap();
+        let mut select =
+            conn.prepare("SELECT room, event FROM forward_extremities ORDER BY 1, 2").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let rows: Vec<(i64, i64)> = rows.map(Result::unwrap).collect();
+        assert_eq!(rows, [(2, 3), (3, 5), (3, 6), (4, 0)]);
+    }
+}

@@ -80,10 +80,7 @@ pub fn insert(txn: &mut Txn<'_>, device: Device<'_>, new: &Key) -> Result<Added,
 ///
 /// # Errors
 /// Fails when the database does.
-pub fn count(
-    snap: &Snapshot<'_>,
-    device: Device<'_>,
-) -> Result<BTreeMap<String, u64>, StoreError> {
+pub fn count(snap: &Snapshot<'_>, device: Device<'_>) -> Result<BTreeMap<String, u64>, StoreError> {
     let counts = snap
         .conn()
         .prepare_cached(
@@ -174,11 +171,7 @@ fn use_fallback(
 ///
 /// # Errors
 /// Fails when the database does.
-pub fn set_fallback(
-    txn: &mut Txn<'_>,
-    device: Device<'_>,
-    new: &Key,
-) -> Result<(), StoreError> {
+pub fn set_fallback(txn: &mut Txn<'_>, device: Device<'_>, new: &Key) -> Result<(), StoreError> {
     txn.conn()
         .prepare_cached(
             "INSERT INTO fallback_keys (user_id, device_id, algorithm, key_id, key, used)

@@ -31,7 +31,9 @@ pub fn insert(
         )?
         .execute(params![user_id.as_str(), MAX_TOKENS_PER_USER - 1])?;
     txn.conn()
-        .prepare_cached("INSERT INTO openid_tokens (hash, user_id, expires_ts) VALUES (?1, ?2, ?3)")?
+        .prepare_cached(
+            "INSERT INTO openid_tokens (hash, user_id, expires_ts) VALUES (?1, ?2, ?3)",
+        )?
         .execute(params![hash.0.as_slice(), user_id.as_str(), convert::millis(expires_ts)])?;
     Ok(())
 }

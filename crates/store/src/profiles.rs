@@ -98,10 +98,9 @@ pub fn set_field(
 /// # Errors
 /// Fails when the database does.
 pub fn remove(txn: &mut Txn<'_>, user_id: &UserId) -> Result<(), StoreError> {
-    for sql in [
-        "DELETE FROM profiles WHERE user_id = ?1",
-        "DELETE FROM profile_fields WHERE user_id = ?1",
-    ] {
+    for sql in
+        ["DELETE FROM profiles WHERE user_id = ?1", "DELETE FROM profile_fields WHERE user_id = ?1"]
+    {
         txn.conn().prepare_cached(sql)?.execute([user_id.as_str()])?;
     }
     Ok(())

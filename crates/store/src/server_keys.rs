@@ -60,6 +60,31 @@ pub fn list_for<'s>(
     Ok(found?.into_iter().flatten().collect())
 }
 
+/// Forgets the keys of strangers, of whom this node holds no event, membership or user, but for the
+/// `most` that were issued last. Gives how many were forgotten.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn forget_strangers(txn: &mut Txn<'_>, most: usize) -> Result<usize, StoreError> {
+    let mut delete = txn.conn().prepare_cached(
+        "DELETE FROM server_keys WHERE server IN (
+             SELECT server FROM server_keys
+             WHERE NOT EXISTS (SELECT 1 FROM server_names WHERE name = server)
+             ORDER BY issued_ts DESC LIMIT -1 OFFSET ?1)",
+    )?;
+    Ok(delete.execute([i64::try_from(most).unwrap_or(i64::MAX)])?)
+}
+
+/// How many servers' keys are kept.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn count(snap: &Snapshot<'_>) -> Result<u64, StoreError> {
+    let mut select = snap.conn().prepare_cached("SELECT count(*) FROM server_keys")?;
+    let count: i64 = select.query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// At most `limit` servers whose keys are valid at a time, those that stay so longest first.
 ///
 /// # Errors

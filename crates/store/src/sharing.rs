@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState};
+use ruma::{
+    OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState,
+};
 
 use crate::{RoomNid, ServerNid, Snapshot, StoreError, UserNid, events, memberships, names};
 

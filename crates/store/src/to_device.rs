@@ -159,7 +159,9 @@ pub fn remove_until(
     until: StreamPos,
 ) -> Result<(), StoreError> {
     txn.conn()
-        .prepare_cached("DELETE FROM to_device WHERE user_id = ?1 AND device_id = ?2 AND pos <= ?3")?
+        .prepare_cached(
+            "DELETE FROM to_device WHERE user_id = ?1 AND device_id = ?2 AND pos <= ?3",
+        )?
         .execute(params![user_id.as_str(), device_id.as_str(), until.0])?;
     Ok(())
 }

@@ -218,6 +218,7 @@ async fn an_address_is_reserved_filled_once_and_never_overwritten() {
         size: 0,
         user_id: Some(ann().to_string()),
         created_ts: at(5),
+        description: None,
     };
     let filled = Media {
         sha256: Some("00ff".to_owned()),

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 /// Cells that are being tried at once: the nodes share two cores.
 const AT_ONCE: usize = 4;
 
-/// How long each step of a cell may take.
-const STEP: Duration = Duration::from_secs(30);
+/// How long each step of a cell may take: a node that cannot find another is patient for a minute.
+const STEP: Duration = Duration::from_secs(90);
 
 /// Set to try these kinds alone, such as `none,symmetric`, and compare no table: for looking into a
 /// failure.
@@ -102,28 +102,43 @@ impl Setting {
         format!("/{family}/{ip}/{}", self.transport)
     }
 
-    /// A node that relays for everybody and knows the way to everybody.
-    async fn relay<'a>(&self, home: &'a Home) -> (Node<'a>, String) {
-        let listen = self.multiaddr(home.outside);
-        let mut variables = self.variables(&listen);
-        variables.extend([("LIBP2P_RELAY_SERVICE", "anyone"), ("LIBP2P_DHT_BOOTSTRAP_PEERS", "")]);
-        let node = Node::configured(&home.machine, &variables).await;
-        let peer_id = text(&node.status().await["peer_id"]);
-        (node, format!("{listen}/p2p/{peer_id}"))
+    /// Two nodes that relay for everybody and know the way to everybody, and their addresses. Two:
+    /// whether a node can be dialed others must say.
+    async fn relays<'a>(&self, homes: &'a [Home; 2]) -> ([Node<'a>; 2], String) {
+        let start = async |home: &'a Home, known: &str| {
+            let listen = self.multiaddr(home.outside);
+            let mut variables = self.variables(&listen);
+            variables.extend([
+                ("LIBP2P_RELAY_SERVICE", "anyone"),
+                ("LIBP2P_DHT_BOOTSTRAP_PEERS", known),
+            ]);
+            let node = Node::configured(&home.machine, &variables).await;
+            let peer_id = text(&node.status().await["peer_id"]);
+            (node, format!("{listen}/p2p/{peer_id}"))
+        };
+        let (one, address) = start(&homes[0], "").await;
+        let (two, other) = start(&homes[1], &address).await;
+        let nodes = [one, two];
+        for node in &nodes {
+            settled(node, &["public"]).await;
+        }
+        (nodes, format!("{address},{other}"))
     }
 
-    async fn seat<'a>(&self, home: &'a Home, relay: &str, name: &str) -> Seat<'a> {
+    /// A node at home with somebody who uses it, as soon as others can reach it.
+    async fn seat<'a>(&self, home: &'a Home, relays: &str, name: &str) -> Seat<'a> {
         let any = match home.outside {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let listen = self.multiaddr(any);
         let mut variables = self.variables(&listen);
-        let ways = [("LIBP2P_STATIC_RELAYS", relay), ("LIBP2P_DHT_BOOTSTRAP_PEERS", relay)];
+        let ways = [("LIBP2P_STATIC_RELAYS", relays), ("LIBP2P_DHT_BOOTSTRAP_PEERS", relays)];
         variables.extend(ways);
         let node = Node::configured(&home.machine, &variables).await;
         let person = Caller::register(node.client_address(), name).await;
         let server = text(&node.status().await["server_name"]);
+        settled(&node, &["public", "relayed"]).await;
         Seat { nat: home.nat, node, server, person }
     }
 
@@ -131,18 +146,19 @@ impl Setting {
     async fn outcomes(&self) -> Vec<Outcome> {
         let internet = (self.internet)();
         let homes = || self.kinds().into_iter().map(|nat| internet.home(nat)).collect::<Vec<_>>();
-        let (lefts, rights, middle) = (homes(), homes(), internet.home(Nat::None));
-        let (relay, relay_address) = self.relay(&middle).await;
+        let (lefts, rights) = (homes(), homes());
+        let middle = [internet.home(Nat::None), internet.home(Nat::None)];
+        let (relays, addresses) = self.relays(&middle).await;
         let (lefts, rights): (Vec<_>, Vec<_>) = tokio::join!(
-            join_all(lefts.iter().map(|home| self.seat(home, &relay_address, "anna"))),
-            join_all(rights.iter().map(|home| self.seat(home, &relay_address, "bob"))),
+            join_all(lefts.iter().map(|home| self.seat(home, &addresses, "anna"))),
+            join_all(rights.iter().map(|home| self.seat(home, &addresses, "bob"))),
         );
         let pairs = lefts.iter().flat_map(|left| rights.iter().map(move |right| (left, right)));
         let tried = stream::iter(pairs).map(|(left, right)| outcome(left, right));
         let mut outcomes: Vec<_> = tried.buffer_unordered(AT_ONCE).collect().await;
         outcomes.sort_by_key(|outcome| (outcome.left, outcome.right));
         if outcomes.iter().any(|outcome| !outcome.is_right()) {
-            let nodes = lefts.iter().chain(&rights).map(|seat| &seat.node).chain([&relay]);
+            let nodes = lefts.iter().chain(&rights).map(|seat| &seat.node).chain(&relays);
             self.keep_logs(nodes);
         }
         outcomes
@@ -156,7 +172,7 @@ impl Setting {
         for (number, node) in nodes.enumerate() {
             std::fs::write(directory.join(number.to_string()), node.log()).expect("a file");
         }
-        println!("logs (left, right, relay) are in {}", directory.display());
+        println!("logs (left, right, relays) are in {}", directory.display());
     }
 
     /// Tries every pair, and holds the outcomes against what is expected and what is documented.
@@ -182,6 +198,18 @@ impl Setting {
         if std::env::var_os(ONLY).is_none() {
             document(self.table, &table(self.kinds, &outcomes));
         }
+    }
+}
+
+/// Waits until a node knows how it is reached, and that this is one of these ways.
+async fn settled(node: &Node<'_>, kinds: &[&str]) {
+    let mut last = Value::Null;
+    let done = within(STEP, async || {
+        last = node.status().await["reachability"].clone();
+        kinds.iter().any(|kind| last["kind"] == *kind).then_some(())
+    });
+    if done.await.is_none() {
+        println!("not reachable as {kinds:?}: {last}");
     }
 }
 

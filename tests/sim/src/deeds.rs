@@ -284,16 +284,19 @@ impl World {
         Ok(())
     }
 
-    /// Whether a node that runs knows of a user in a room.
+    /// Whether a node, dead or alive, knows that a user is in a room.
     async fn knows(
         &self,
         node: usize,
         (user, room_id): (&OwnedUserId, &OwnedRoomId),
-    ) -> Result<bool, Refused> {
-        let Some(hs) = self.nodes[node].hs() else { return Ok(false) };
+    ) -> Result<bool, Fault> {
+        let store = match self.nodes[node].hs() {
+            Some(hs) => hs.store,
+            None => self.nodes[node].store()?,
+        };
         let (wanted, user) = (room_id.clone(), user.clone());
-        let known = hs.store.read(move |snap| look::membership(snap, &wanted, &user)).await?;
-        Ok(matches!(known, Some(MembershipState::Join | MembershipState::Invite)))
+        let known = store.read(move |snap| look::membership(snap, &wanted, &user)).await?;
+        Ok(known == Some(MembershipState::Join))
     }
 
     fn anybody(&self, dice: &Dice) -> OwnedUserId {

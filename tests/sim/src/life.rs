@@ -115,6 +115,11 @@ impl Node {
         Ok(())
     }
 
+    /// What a node that does not run has committed.
+    pub(crate) fn store(&self) -> Result<Store, Fault> {
+        Ok(Store::open(self.dir.path(), Mode::Inline)?)
+    }
+
     /// A homeserver on a database, and what it asks of the transport.
     pub(crate) async fn homeserver(
         &self,

@@ -61,6 +61,7 @@ pub(crate) async fn carry(
     };
     match back {
         Ok(answer) if connected(&world) => {
+            tracing::trace!(body = %String::from_utf8_lossy(answer.body()), "said");
             let said = (answer.status().as_u16(), hash_of(answer.body()));
             world.note(("answer", from, to, said));
             drop(reply.send(Ok(answer)));

@@ -71,12 +71,8 @@ async fn filtered_list(
     _: Session,
     req: get_public_rooms_filtered::v3::Request,
 ) -> Result<get_public_rooms_filtered::v3::Response, ApiError> {
-    let query = Query {
-        limit: req.limit,
-        since: req.since,
-        filter: req.filter,
-        network: req.room_network,
-    };
+    let query =
+        Query { limit: req.limit, since: req.since, filter: req.filter, network: req.room_network };
     let Page { rooms, next, previous, total } =
         public::list(&hs, req.server.as_deref(), query).await?;
     let mut response = get_public_rooms_filtered::v3::Response::new();

@@ -7,9 +7,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use http::{HeaderMap, header};
 use messagehub_homeserver::{Homeserver, capabilities, server::policy, sessions::Session};
 use ruma::{
-    api::client::discovery::{
-        discover_policy_server, get_capabilities, get_supported_versions,
-    },
+    api::client::discovery::{discover_policy_server, get_capabilities, get_supported_versions},
     serde::Base64,
 };
 use serde_json::{Value, json};

@@ -26,9 +26,9 @@ async fn list(
     check_own(&session, &req.user_id)?;
     let tags = tags::list(&hs, &session.user_id, req.room_id).await?;
     // One that a client wrote in a form of its own must not hide the others.
-    let readable = tags.into_iter().filter_map(|(tag, info)| {
-        Some((tag.into(), serde_json::from_value(info).ok()?))
-    });
+    let readable = tags
+        .into_iter()
+        .filter_map(|(tag, info)| Some((tag.into(), serde_json::from_value(info).ok()?)));
     Ok(get_tags::v3::Response::new(readable.collect::<Tags>()))
 }
 
@@ -39,7 +39,8 @@ async fn set(
     req: create_tag::v3::Request,
 ) -> Result<create_tag::v3::Response, ApiError> {
     check_own(&session, &req.user_id)?;
-    let info = to_raw_value(&req.tag_info).map_err(|_| ApiError::bad_json("The tag is no JSON object."))?;
+    let info = to_raw_value(&req.tag_info)
+        .map_err(|_| ApiError::bad_json("The tag is no JSON object."))?;
     tags::set(&hs, &session.user_id, req.room_id, (req.tag, info)).await?;
     Ok(create_tag::v3::Response::new())
 }

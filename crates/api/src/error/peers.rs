@@ -4,8 +4,7 @@ use http::StatusCode;
 use messagehub_homeserver::{
     ingest::IngestError,
     server::{
-        access::AccessError, membership::MembershipError, origin::OriginError,
-        policy::PolicyError,
+        access::AccessError, membership::MembershipError, origin::OriginError, policy::PolicyError,
         relay::RelayError, room_keys::RoomKeysRefused, transactions::TransactionError,
     },
     view::ViewError,
@@ -22,6 +21,7 @@ impl From<OriginError> for ApiError {
             | OriginError::Request(_)
             | OriginError::UnknownServer
             | OriginError::WrongPeer => Self::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", text),
+            OriginError::Limited(limited) => limited.into(),
             OriginError::Store(error) => Self::internal(&error),
         }
     }
@@ -55,6 +55,9 @@ impl From<MembershipError> for ApiError {
             MembershipError::UnableToAuthorise => bad_request("M_UNABLE_TO_AUTHORISE_JOIN"),
             MembershipError::UnableToGrant => bad_request("M_UNABLE_TO_GRANT_JOIN"),
             MembershipError::UnknownUser => Self::not_found(text),
+            MembershipError::InviteBlocked => {
+                Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", text)
+            }
             MembershipError::TooManyInvites => Self::forbidden(text),
             MembershipError::Limited(limited) => limited.into(),
             MembershipError::Ingest(error) => error.into(),

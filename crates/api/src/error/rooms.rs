@@ -25,6 +25,9 @@ impl From<SendError> for ApiError {
             SendError::BadContent(_) => Self::bad_json(text),
             SendError::InvalidAlias(_) => Self::invalid_param(text),
             SendError::BadAlias(_) => Self::new(StatusCode::BAD_REQUEST, "M_BAD_ALIAS", text),
+            SendError::InviteBlocked(_) => {
+                Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", text)
+            }
             // Spec: Server-Server API, "Validating Policy Server signatures": in its own words.
             SendError::NotRecommended { status, errcode, .. } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
@@ -54,6 +57,9 @@ impl From<CreateError> for ApiError {
             CreateError::TooLarge => Self::too_large(text),
             CreateError::Limited(limited) => limited.into(),
             CreateError::OutboxFull(_) => Self::outbox_full(text),
+            CreateError::InviteBlocked(_) => {
+                Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", text)
+            }
             CreateError::Room(error) => Self::internal(&error),
             CreateError::Store(error) => Self::internal(&error),
         }

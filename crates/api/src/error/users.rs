@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use messagehub_homeserver::{
     encryption::{
-        cross_signing::UploadError as SigningError, device_lists::ChangesError,
+        cross_signing::UploadError as SigningError,
+        device_lists::ChangesError,
         signatures::{self, Refused},
         upload::UploadError,
     },
@@ -13,10 +14,7 @@ use messagehub_homeserver::{
     presence::PresenceError,
     to_device::SendToDeviceError,
 };
-use ruma::{
-    OwnedServerName, OwnedUserId,
-    api::client::keys::upload_signatures::v3::Failure,
-};
+use ruma::{OwnedServerName, OwnedUserId, api::client::keys::upload_signatures::v3::Failure};
 use serde_json::{Value, json};
 
 use crate::ApiError;
@@ -41,9 +39,7 @@ impl From<SigningError> for ApiError {
         match error {
             SigningError::Uia(error) => error.into(),
             SigningError::Malformed(_) => Self::invalid_param(text),
-            SigningError::NoMaster => {
-                Self::new(StatusCode::BAD_REQUEST, "M_MISSING_PARAM", text)
-            }
+            SigningError::NoMaster => Self::new(StatusCode::BAD_REQUEST, "M_MISSING_PARAM", text),
             SigningError::InvalidSignature => {
                 Self::new(StatusCode::BAD_REQUEST, INVALID_SIGNATURE, text)
             }

@@ -16,12 +16,7 @@ use ruma::{
 use crate::{ApiError, endpoint::RumaRoutes};
 
 pub(super) fn router() -> Router<Homeserver> {
-    Router::new()
-        .ruma(version)
-        .ruma(own_keys)
-        .ruma(keys_of)
-        .ruma(keys_of_several)
-        .ruma(delegation)
+    Router::new().ruma(version).ruma(own_keys).ruma(keys_of).ruma(keys_of_several).ruma(delegation)
 }
 
 /// `GET /_matrix/federation/v1/version`

@@ -215,7 +215,8 @@ impl IncomingRequest for InviteV1 {
             #[serde(default)]
             unsigned: Unsigned,
         }
-        let args: SeqDeserializer<_, value::Error> = SeqDeserializer::new(path_args.iter().copied());
+        let args: SeqDeserializer<_, value::Error> =
+            SeqDeserializer::new(path_args.iter().copied());
         let (room_id, event_id) = Deserialize::deserialize(args)?;
         let event: Box<RawValue> = serde_json::from_slice(request.body())?;
         let Body { unsigned } = serde_json::from_str(event.get())?;

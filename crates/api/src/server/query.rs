@@ -6,16 +6,14 @@ use messagehub_homeserver::{
     rooms::aliases,
     user_directory::{self, DISCOVERABLE_PATH, Discoverable},
 };
-use ruma::{
-    api::{
-        IncomingRequest, Metadata,
-        error::DeserializationError,
-        federation::{
-            authentication::ServerSignatures,
-            query::{get_custom_information, get_profile_information, get_room_information},
-        },
-        path_builder::SinglePath,
+use ruma::api::{
+    IncomingRequest, Metadata,
+    error::DeserializationError,
+    federation::{
+        authentication::ServerSignatures,
+        query::{get_custom_information, get_profile_information, get_room_information},
     },
+    path_builder::SinglePath,
 };
 
 use super::{auth::Origin, keyed::JsonAnswer};

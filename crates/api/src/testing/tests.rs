@@ -10,6 +10,7 @@ mod moving;
 mod relayed;
 mod repair;
 mod sealed;
+mod waiting;
 mod strangers;
 mod users;
 

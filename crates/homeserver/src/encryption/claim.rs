@@ -8,9 +8,7 @@ use futures::{StreamExt, stream};
 use messagehub_store::{StoreError, Txn, one_time_keys, sharing};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedServerName, OwnedUserId,
-    api::federation::keys::claim_keys,
-    encryption::OneTimeKey,
-    serde::Raw,
+    api::federation::keys::claim_keys, encryption::OneTimeKey, serde::Raw,
 };
 
 use super::{MAX_KEY_BYTES, MAX_SERVERS_AT_ONCE, timeout};

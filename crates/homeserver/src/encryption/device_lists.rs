@@ -159,8 +159,7 @@ fn introduce(
     let Some(device) = devices.iter().find(|device| device.keys.is_some()) else { return Ok(()) };
     let mut newcomers = Vec::new();
     for server in memberships::servers_in(txn, room.nid)? {
-        if server != us
-            && !sharing::does_user_with_server(txn, (user_id, &server), Some(room.nid))?
+        if server != us && !sharing::does_user_with_server(txn, (user_id, &server), Some(room.nid))?
         {
             newcomers.push(server);
         }
@@ -201,8 +200,7 @@ pub(crate) fn ingest(
     update: &DeviceListUpdateContent,
 ) -> Result<bool, StoreError> {
     let user_id = &update.user_id;
-    if user_id.server_name() != origin
-        || !sharing::does_user_with_server(txn, (user_id, us), None)?
+    if user_id.server_name() != origin || !sharing::does_user_with_server(txn, (user_id, us), None)?
     {
         return Ok(false);
     }
@@ -253,14 +251,18 @@ pub(crate) fn ingest_signing_keys(
     update: &SigningKeyUpdateContent,
 ) -> Result<bool, StoreError> {
     let user_id = &update.user_id;
-    if user_id.server_name() != origin
-        || !sharing::does_user_with_server(txn, (user_id, us), None)?
+    if user_id.server_name() != origin || !sharing::does_user_with_server(txn, (user_id, us), None)?
     {
         return Ok(false);
     }
     let list = rows::find(txn, user_id)?;
     if list.standing == Standing::Current {
-        signing::set_remote(txn, user_id, update.master_key.as_ref(), update.self_signing_key.as_ref())?;
+        signing::set_remote(
+            txn,
+            user_id,
+            update.master_key.as_ref(),
+            update.self_signing_key.as_ref(),
+        )?;
     }
     let standing = match list.standing {
         Standing::Current => Standing::Current,
@@ -300,8 +302,7 @@ pub async fn for_server(
                 let keys = merge::shown(snap, (&user_id, name, &keys), None, None)?;
                 answer.devices.push(get_devices::v1::UserDevice::new(device.device_id, keys));
             }
-            answer.master_key =
-                signing::shown(snap, &user_id, cross_signing::Usage::Master, None)?;
+            answer.master_key = signing::shown(snap, &user_id, cross_signing::Usage::Master, None)?;
             answer.self_signing_key =
                 signing::shown(snap, &user_id, cross_signing::Usage::SelfSigning, None)?;
             Ok(Some(answer))
@@ -410,11 +411,8 @@ fn content(
     (change, stream_id): (Change<'_>, i64),
 ) -> Result<DeviceListUpdateContent, StoreError> {
     let (Change::Updated(device_id) | Change::Removed(device_id)) = change;
-    let mut update = DeviceListUpdateContent::new(
-        user_id.to_owned(),
-        device_id.to_owned(),
-        number(stream_id),
-    );
+    let mut update =
+        DeviceListUpdateContent::new(user_id.to_owned(), device_id.to_owned(), number(stream_id));
     match change {
         Change::Removed(_) => update.deleted = Some(true),
         Change::Updated(_) => {

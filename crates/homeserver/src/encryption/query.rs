@@ -9,7 +9,9 @@ use std::{
 
 use futures::{StreamExt, stream};
 use messagehub_store::{
-    Snapshot, StoreError, cross_signing::Usage, device_keys,
+    Snapshot, StoreError,
+    cross_signing::Usage,
+    device_keys,
     device_lists::{self as rows, Standing},
     devices, sharing,
 };
@@ -21,7 +23,9 @@ use ruma::{
 };
 
 use super::{
-    MAX_SERVERS_AT_ONCE, cross_signing, device_lists::{self, are_of}, merge, timeout,
+    MAX_SERVERS_AT_ONCE, cross_signing,
+    device_lists::{self, are_of},
+    merge, timeout,
 };
 use crate::{
     Homeserver,

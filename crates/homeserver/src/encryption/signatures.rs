@@ -173,8 +173,6 @@ fn signatures_by(signer: &UserId, object: &RawValue) -> BTreeMap<String, String>
         .and_then(|signatures| signatures.as_object()?.get(signer.as_str())?.as_object());
     let pairs = by_key.into_iter().flatten();
     pairs
-        .filter_map(|(key_id, signature)| {
-            Some((key_id.clone(), signature.as_str()?.to_owned()))
-        })
+        .filter_map(|(key_id, signature)| Some((key_id.clone(), signature.as_str()?.to_owned())))
         .collect()
 }

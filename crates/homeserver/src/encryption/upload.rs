@@ -9,8 +9,8 @@ use messagehub_store::{
     one_time_keys::{self, Added, Key, MAX_ONE_TIME_KEYS},
 };
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedOneTimeKeyId, ServerName, encryption,
-    encryption::OneTimeKey, serde::Raw,
+    MilliSecondsSinceUnixEpoch, OwnedOneTimeKeyId, ServerName, encryption, encryption::OneTimeKey,
+    serde::Raw,
 };
 
 use super::{

@@ -18,6 +18,10 @@ use crate::{Homeserver, peers::Outbound};
 /// those who have left.
 const MAX_LEARNED: usize = 16_384;
 
+/// Servers whose keys are kept although nothing of theirs is here: somebody who was looked for, or
+/// asked for something. 8 KiB each at most.
+const MAX_STRANGERS: usize = 4_096;
+
 /// Verifies `server_keys` and remembers those that are newer than what is known. Invalid ones are
 /// passed over: an event that needs them fails by itself.
 ///
@@ -66,6 +70,24 @@ pub async fn remember(hs: &Homeserver, news: Vec<ServerKeys>) -> Result<(), Stor
     let others = newer.into_iter().filter(|keys| keys.server_name() != hs.server_name());
     for server_keys in others {
         hs.peers.offer(Outbound::Learn { server_keys, addresses: Vec::new() });
+    }
+    Ok(())
+}
+
+/// Forgets the keys of strangers when too many have come: identities cost nothing, and whoever
+/// comes again brings its keys with it.
+///
+/// # Errors
+/// Fails when the database does.
+pub(crate) async fn forget_strangers(hs: &Homeserver) -> Result<(), StoreError> {
+    // Most of the time nothing is written for it.
+    if hs.store.read(server_keys::count).await? <= MAX_STRANGERS as u64 {
+        return Ok(());
+    }
+    let forgotten =
+        hs.store.write(|txn| server_keys::forget_strangers(txn, MAX_STRANGERS)).await?;
+    if forgotten > 0 {
+        tracing::info!(forgotten, "forgot the keys of servers that share nothing with us");
     }
     Ok(())
 }

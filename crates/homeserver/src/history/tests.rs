@@ -21,7 +21,7 @@ async fn only_the_ancestors_of_what_was_asked_for_are_history() {
         server.submit(drafted.clone()).await;
         drafted
     };
-    let first = say(&[root.clone()], "first").await;
+    let first = say(std::slice::from_ref(&root), "first").await;
     let second = say(&[id(&first)], "second").await;
     let beside = say(&[root], "beside the past").await;
     let after = say(&[id(&second)], "after it").await;

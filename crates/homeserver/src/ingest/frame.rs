@@ -22,7 +22,7 @@ use crate::{
     Homeserver, edus,
     federation::keys,
     peers::{Acceptance, Counters, Origins},
-    room_keys,
+    policy, room_keys,
     server::access,
     view::ViewError,
 };
@@ -62,6 +62,12 @@ pub async fn frame(hs: &Homeserver, delivery: Delivery) -> Acceptance {
             hs.peers.note_stranger(&room_id, hs.clock.now());
             Acceptance::Ignore
         }
+        // Comparing heads brings what is in it, and then the policy server is asked.
+        Err(Declined::Unrecommended) => {
+            debug!(%room_id, "the policy server has not signed what is in a frame");
+            hs.peers.note_behind(&room_id);
+            Acceptance::Ignore
+        }
         Err(Declined::Failed(error)) => {
             tracing::error!(%room_id, %error, "a frame could not be taken in");
             Acceptance::Ignore
@@ -87,6 +93,9 @@ enum Declined {
     Useless(String),
     /// Its origin is not in the room, as far as we know.
     Stranger(OwnedServerName),
+    /// The room's policy server has not signed an event in it. It may, when it is asked, which takes
+    /// longer than gossip waits.
+    Unrecommended,
     /// More came than we take: of this neighbour, this author or in this room.
     TooFast,
     /// Our own fault.
@@ -113,6 +122,14 @@ struct Opened {
     edus: Vec<Box<RawValue>>,
     /// The keys that came with it and are newer than ours.
     news: Vec<ServerKeys>,
+    recommendation: Recommendation,
+}
+
+/// Whether the room's policy server has signed what is in a frame, where the room uses one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recommendation {
+    Complete,
+    Lacking,
 }
 
 async fn take(hs: &Homeserver, delivery: Delivery) -> Result<Acceptance, Declined> {
@@ -135,6 +152,9 @@ async fn take(hs: &Homeserver, delivery: Delivery) -> Result<Acceptance, Decline
     // Whoever brought it: its author made it within the last minutes, so there is a way to them.
     hs.peers.note_alive(&opened.origin);
     keys::remember(hs, std::mem::take(&mut opened.news)).await?;
+    if opened.recommendation == Recommendation::Lacking {
+        return Err(Declined::Unrecommended);
+    }
     apply(hs, &room_id, opened).await
 }
 
@@ -238,8 +258,18 @@ fn open(
     }
     let news = news(snap, &ring)?;
     let checked = verify::events(snap, &room, (frame.pdus, &ring))?;
-    let edus = edus::for_room(frame.edus, topic);
-    Ok(Opened { origin: frame.origin, made_at: frame.origin_server_ts, checked, edus, news })
+    let recommendation = match policy::lacking(snap, &room, &checked.signed)? {
+        None => Recommendation::Complete,
+        Some(_) => Recommendation::Lacking,
+    };
+    Ok(Opened {
+        origin: frame.origin,
+        made_at: frame.origin_server_ts,
+        checked,
+        edus: edus::for_room(frame.edus, topic),
+        news,
+        recommendation,
+    })
 }
 
 fn is_member(snap: &Snapshot<'_>, room: &Room, server: &ServerName) -> Result<bool, StoreError> {

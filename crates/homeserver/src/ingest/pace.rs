@@ -57,3 +57,50 @@ impl Default for FramePaces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use messagehub_protocol::wire::sealed::ROOM_KEY_BYTES;
+    use ruma::room_id;
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn author(number: u32) -> OwnedServerName {
+        OwnedServerName::try_from(format!("s{number}.example.org")).unwrap()
+    }
+
+    fn may(paces: &FramePaces, room_id: &RoomId, number: u32) -> bool {
+        let secret = Zeroizing::new([1; ROOM_KEY_BYTES]);
+        paces.has(room_id, &RoomKey::new(author(number), room_id, secret, Vec::new()), 0)
+    }
+
+    #[test]
+    fn an_author_pays_for_itself_in_all_rooms() {
+        let mut paces = FramePaces::default();
+        let (here, there) = (room_id!("!here:a"), room_id!("!there:a"));
+        let taken = (0..3_000).filter(|_| paces.take(there, &author(1), 0)).count();
+        assert_eq!(taken, 2_000);
+        assert!(!may(&paces, here, 1) && may(&paces, here, 2));
+        // So many came in that room that nobody else is heard there for a moment.
+        assert!(!may(&paces, there, 2));
+        assert!(paces.take(there, &author(2), 1_000) && paces.take(here, &author(1), 1_000));
+    }
+
+    #[test]
+    fn a_room_is_full_whoever_speaks() {
+        let mut paces = FramePaces::default();
+        let here = room_id!("!here:a");
+        let taken = (0..3_000).filter(|number| paces.take(here, &author(*number), 0)).count();
+        assert_eq!(taken, 2_000);
+        assert!(!may(&paces, here, 5_000) && may(&paces, room_id!("!there:a"), 5_000));
+    }
+
+    #[test]
+    fn a_neighbour_is_counted_by_itself() {
+        let mut paces = FramePaces::default();
+        let taken = (0..5_000).filter(|_| paces.take_of_neighbour("one", 0)).count();
+        assert_eq!(taken, 4_000);
+        assert!(paces.take_of_neighbour("other", 0) && paces.take_of_neighbour("one", 1));
+    }
+}

@@ -100,13 +100,11 @@ fn is_avatar(snap: &Snapshot<'_>, media: &Media, mxc: &str) -> Result<bool, Stor
 
 /// Whether it is the avatar of a room that anybody may join or knock on: they see it before.
 fn is_open_avatar(snap: &Snapshot<'_>, room: &Room, mxc: &str) -> Result<bool, StoreError> {
-    let rule = state_event(snap, room.state, &StateEventType::RoomJoinRules, "")?
-        .and_then(|pdu| serde_json::from_str::<RoomJoinRulesEventContent>(pdu.content().get()).ok());
+    let rule = state_event(snap, room.state, &StateEventType::RoomJoinRules, "")?.and_then(|pdu| {
+        serde_json::from_str::<RoomJoinRulesEventContent>(pdu.content().get()).ok()
+    });
     let is_open = rule.is_some_and(|rule| {
-        matches!(
-            rule.join_rule,
-            JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted(_)
-        )
+        matches!(rule.join_rule, JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted(_))
     });
     if !is_open {
         return Ok(false);

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    MediaAddress, MediaError, MediaFile, SERVING, ThumbnailSize, access, find,
-    is_media_id, load, mxc, thumbnails,
+    MediaAddress, MediaError, MediaFile, SERVING, ThumbnailSize, access, find, is_media_id, load,
+    mxc, thumbnails,
 };
 use crate::Homeserver;
 
@@ -78,11 +78,7 @@ pub async fn description(
 }
 
 /// Signs the description of an item of our own: with the key of today, whenever somebody asks.
-fn describe(
-    hs: &Homeserver,
-    address: &MediaAddress,
-    media: &Media,
-) -> Result<String, MediaError> {
+fn describe(hs: &Homeserver, address: &MediaAddress, media: &Media) -> Result<String, MediaError> {
     let hash = media.sha256.as_deref().ok_or(MediaError::NotYetUploaded)?;
     let sha256 = data_encoding::HEXLOWER
         .decode(hash.as_bytes())

@@ -7,9 +7,7 @@ use ruma::{
     OwnedMxcUri,
     api::{
         OutgoingResponseExt,
-        federation::authenticated_media::{
-            Content, ContentMetadata, FileOrLocation, get_content,
-        },
+        federation::authenticated_media::{Content, ContentMetadata, FileOrLocation, get_content},
     },
     http_headers::{ContentDisposition, ContentDispositionType},
     server_name,
@@ -197,10 +195,8 @@ async fn remote_media_is_fetched_once_and_kept() {
     assert_eq!(file.filename.as_deref(), Some("cat.png"));
     // Nobody answers now.
     assert_eq!(get(&hs, &remote).await.unwrap(), file);
-    let ours = MediaAddress {
-        server_name: hs.server_name().to_owned(),
-        media_id: "abc".to_owned(),
-    };
+    let ours =
+        MediaAddress { server_name: hs.server_name().to_owned(), media_id: "abc".to_owned() };
     let asker = server_name!("asker.example").to_owned();
     for address in [ours, remote.address] {
         let refused = share::file(&hs, asker.clone(), address).await;

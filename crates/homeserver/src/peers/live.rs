@@ -19,7 +19,7 @@ use super::{
     retries::Retries,
 };
 use crate::digests::Digests;
-use crate::{ingest::FramePaces, room_keys::RoomKeys};
+use crate::{ingest::FramePaces, room_keys::RoomKeys, server::pace::RequestPaces};
 
 /// Rooms noted for a comparison before the next one: more than a moment brings; the comparison
 /// every minute finds whatever did not fit.
@@ -53,6 +53,8 @@ pub(super) struct Live {
     pub(super) room_keys: RoomKeys,
     /// How fast frames come.
     pub(super) frame_paces: Mutex<FramePaces>,
+    /// How fast requests come.
+    pub(super) request_paces: RequestPaces,
     times: UniqueTimes,
     behind: Mutex<BTreeSet<OwnedRoomId>>,
     history: Mutex<BTreeSet<OwnedRoomId>>,

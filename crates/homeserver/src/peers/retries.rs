@@ -97,6 +97,13 @@ impl Retries {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_owned())
     }
 
+    /// Lets everybody be tried again: this node itself came to be somewhere else, or is no longer
+    /// alone.
+    pub(crate) fn forgive_all(&self) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.values_mut().for_each(|failed| failed.is_alive = true);
+    }
+
     /// The servers that showed life since the last call, after they could not be reached.
     pub(crate) fn take_alive(&self) -> BTreeSet<OwnedServerName> {
         std::mem::take(&mut *self.alive.lock().unwrap_or_else(PoisonError::into_inner))
@@ -135,6 +142,9 @@ mod tests {
         assert!(retries.is_due(server, 1, now));
         assert_eq!(retries.take_alive(), BTreeSet::from([server.to_owned()]));
         retries.note_failed(server, (1, now), &"gone again");
+        retries.forgive_all();
+        assert!(retries.is_due(server, 1, now) && retries.take_alive().is_empty());
+        retries.note_failed(server, (1, now), &"and again");
         assert!(!retries.is_due(server, 1, now + 59_999) && retries.is_due(server, 1, now + 60_000));
         retries.note_reached(server);
         assert!(retries.is_due(server, 0, now) && retries.last(server).is_none());

@@ -77,6 +77,9 @@ pub enum CreateError {
     /// The outbox of an invited user's server is full.
     #[error("too much waits for {0} already")]
     OutboxFull(OwnedServerName),
+    /// An invited user takes no invites.
+    #[error("{0} does not take this invite")]
+    InviteBlocked(OwnedUserId),
     /// The new room is not usable, which is our fault.
     #[error("the room is not usable: {0}")]
     Room(ViewError),
@@ -96,6 +99,7 @@ impl From<SendError> for CreateError {
             }
             SendError::Limited(limited) => Self::Limited(limited),
             SendError::OutboxFull(server) => Self::OutboxFull(server),
+            SendError::InviteBlocked(user_id) => Self::InviteBlocked(user_id),
             SendError::Room(error) => Self::Room(error),
             SendError::Store(error) => Self::Store(error),
             SendError::NotInRoom

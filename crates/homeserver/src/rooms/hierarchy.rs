@@ -212,9 +212,8 @@ impl<'h> Walk<'h> {
     async fn look(&mut self, visit: &Visit, deeper: bool) -> Result<Option<Node>, StoreError> {
         let (us, user_id) = (self.hs.server_name().to_owned(), self.user_id.clone());
         let (wanted, suggested_only) = (visit.room_id.clone(), self.suggested_only);
-        let here = self.hs.store.read(move |snap| {
-            here(snap, &us, (&wanted, &user_id), suggested_only)
-        });
+        let here =
+            self.hs.store.read(move |snap| here(snap, &us, (&wanted, &user_id), suggested_only));
         match here.await? {
             Here::Node(node) => Ok(node.map(|node| *node)),
             Here::Elsewhere(membership) => self.ask(visit, membership, deeper).await,
@@ -236,11 +235,9 @@ impl<'h> Walk<'h> {
         };
         let known = hint.filter(|summary| is_leaf(summary) || self.asked >= MAX_ASKED_SPACES);
         let node = match known {
-            Some(summary) => Node {
-                summary: (**summary).clone(),
-                children: Vec::new(),
-                known: BTreeMap::new(),
-            },
+            Some(summary) => {
+                Node { summary: (**summary).clone(), children: Vec::new(), known: BTreeMap::new() }
+            }
             None if self.asked >= MAX_ASKED_SPACES => return Ok(None),
             None => {
                 self.asked += 1;

@@ -195,7 +195,8 @@ async fn through(
         redacts: None,
     };
     let signer = Signer { server: hs.server_name(), key: hs.identity.verify_key() };
-    let signed = build::complete(&made.event, new, hs.clock.now(), signer, rules).map_err(unusable)?;
+    let signed =
+        build::complete(&made.event, new, hs.clock.now(), signer, rules).map_err(unusable)?;
     let pdu = RawValue::from_string(signed.pdu().json().to_owned()).map_err(unusable)?;
     let event_id = signed.pdu().event_id().to_owned();
     let request = send_knock::Request::new(knock.room_id.clone(), event_id, pdu);

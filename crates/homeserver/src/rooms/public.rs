@@ -3,9 +3,7 @@
 //! Spec: Client-Server API, "Published Room Directory"; Server-Server API, "Published Room
 //! Directory".
 
-use messagehub_protocol::{
-    auth::{PowerLevel, PowerLevels},
-};
+use messagehub_protocol::auth::{PowerLevel, PowerLevels};
 use messagehub_store::{Room, Snapshot, StoreError, memberships, published_rooms, rooms};
 use ruma::{
     OwnedRoomId, OwnedServerName, ServerName, UInt, UserId,
@@ -88,10 +86,11 @@ pub async fn set_visibility(
             if !may_publish(txn, &room, &user_id)? {
                 return Err(PublicError::Forbidden);
             }
-            Ok(match visibility {
+            match visibility {
                 Visibility::Public => published_rooms::insert(txn, room.nid)?,
                 _ => published_rooms::remove(txn, room.nid)?,
-            })
+            }
+            Ok(())
         })
         .await
 }
@@ -221,13 +220,10 @@ fn passes(room: &PublicRoomsChunk, term: Option<&str>, filter: &Filter) -> bool 
     is_of_type && texts.into_iter().flatten().any(|text| text.to_lowercase().contains(term))
 }
 
-async fn remote(
-    hs: &Homeserver,
-    server: &ServerName,
-    query: Query,
-) -> Result<Page, PublicError> {
+async fn remote(hs: &Homeserver, server: &ServerName, query: Query) -> Result<Page, PublicError> {
     let mut request = ask_rooms::Request::new();
-    request.limit = Some(query.limit.unwrap_or(UInt::from(MAX_PAGE as u32)));
+    request.limit =
+        Some(query.limit.unwrap_or_else(|| UInt::try_from(MAX_PAGE).unwrap_or_default()));
     request.since = query.since;
     request.filter = query.filter;
     request.room_network = query.network;

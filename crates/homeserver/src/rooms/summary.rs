@@ -19,12 +19,7 @@ use ruma::{
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{
-    aliases::AliasError,
-    hierarchy::remote,
-    restricted::join_rule,
-    ways,
-};
+use super::{aliases::AliasError, hierarchy::remote, restricted::join_rule, ways};
 use crate::{Homeserver, client_event, visibility::history_visibility};
 
 /// Why a room is not summed up.
@@ -63,10 +58,7 @@ pub async fn summarise(
     let (room_id, via) = ways::target(hs, target, via).await?;
     let (us, user, wanted) =
         (hs.server_name().to_owned(), user_id.map(ToOwned::to_owned), room_id.clone());
-    let here = hs
-        .store
-        .read(move |snap| here(snap, &us, &wanted, user.as_deref()))
-        .await?;
+    let here = hs.store.read(move |snap| here(snap, &us, &wanted, user.as_deref())).await?;
     match here {
         Here::Summary(summarised) => Ok(*summarised),
         Here::Hidden => Err(SummaryError::NotFound),
@@ -152,10 +144,8 @@ pub(crate) fn of(snap: &Snapshot<'_>, room: &Room) -> Result<RoomSummary, StoreE
     summary.canonical_alias =
         field::<OwnedRoomAliasId>(&content(StateEventType::RoomCanonicalAlias)?, "alias");
     summary.room_type = field::<RoomType>(&content(StateEventType::RoomCreate)?, "type");
-    summary.encryption = field::<EventEncryptionAlgorithm>(
-        &content(StateEventType::RoomEncryption)?,
-        "algorithm",
-    );
+    summary.encryption =
+        field::<EventEncryptionAlgorithm>(&content(StateEventType::RoomEncryption)?, "algorithm");
     summary.room_version = Some(room.version.clone());
     Ok(summary)
 }

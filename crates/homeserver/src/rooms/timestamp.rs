@@ -10,7 +10,8 @@ use messagehub_store::{
     rooms,
 };
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, UserId, api::Direction as AskedDirection,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, UserId,
+    api::Direction as AskedDirection,
     api::federation::event::get_event_by_timestamp::v1 as ask_time,
 };
 

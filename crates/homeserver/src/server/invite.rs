@@ -7,7 +7,9 @@ use std::sync::Arc;
 use messagehub_protocol::{
     build::Signer,
     pdu::{Pdu, SignedPdu},
-    receive, rules::rules_of, server_keys::KeyRing,
+    receive,
+    rules::rules_of,
+    server_keys::KeyRing,
 };
 use messagehub_store::{
     Txn, events,
@@ -26,11 +28,19 @@ use super::{
     shown,
 };
 use crate::{
-    Homeserver, Identity, ingest::verify, rate::RateKey, visibility::membership_in,
+    Homeserver, Identity,
+    ingest::verify,
+    invite_permission::{self, InvitePermission},
+    rate::RateKey,
+    visibility::membership_in,
 };
 
 /// Invites that one user may have open: more than anybody looks at, fewer than a flood.
 const MAX_INVITES: usize = 1_000;
+
+/// The same where the inviting server shares no room with us: what a person would read through. The
+/// rest of the places is for those whom the user knows.
+const MAX_STRANGE_INVITES: usize = 100;
 
 /// An invite as it came.
 #[derive(Debug)]
@@ -72,9 +82,15 @@ pub async fn receive(
             let (signed, invited) = checked(txn, &identity, &origin, &invite)?;
             let rules = rules_of(&invite.room_version)
                 .ok_or_else(|| MembershipError::UnsupportedVersion(invite.room_version.clone()))?;
-            invite.shown =
-                shown::checked(txn, (&invite.room_id, rules), &invite.shown, &brought)?;
-            keep(txn, identity.server_name(), &invite, (&signed, &invited))?;
+            invite.shown = shown::checked(txn, (&invite.room_id, rules), &invite.shown, &brought)?;
+            match invite_permission::of(txn, &invited, signed.pdu().sender())? {
+                InvitePermission::Blocked => return Err(MembershipError::InviteBlocked),
+                // The inviter is not to know, and it costs nothing here.
+                InvitePermission::Ignored => return Ok(signed),
+                InvitePermission::Allowed => {}
+            }
+            let most = if is_co_member { MAX_INVITES } else { MAX_STRANGE_INVITES };
+            keep(txn, identity.server_name(), &invite, (&signed, &invited, most))?;
             Ok::<_, MembershipError>(signed)
         })
         .await?;
@@ -122,7 +138,7 @@ fn keep(
     txn: &mut Txn<'_>,
     us: &ServerName,
     invite: &Invite,
-    (signed, invited): (&SignedPdu, &UserId),
+    (signed, invited, most): (&SignedPdu, &UserId, usize),
 ) -> Result<(), MembershipError> {
     let room = rooms::of_version(txn, &invite.room_id, &invite.room_version)?;
     if room.version != invite.room_version {
@@ -151,7 +167,7 @@ fn keep(
         _ => {}
     }
     let open = memberships::rooms_of(txn, invited, &MembershipState::Invite)?;
-    if open.len() >= MAX_INVITES {
+    if open.len() >= most {
         return Err(MembershipError::TooManyInvites);
     }
     let nid = events::insert_outlier(txn, &room, &receive::accept_unplaced(signed.clone()))?;

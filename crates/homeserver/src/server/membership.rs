@@ -75,6 +75,9 @@ pub enum MembershipError {
     /// There is no such user here.
     #[error("there is no such user here")]
     UnknownUser,
+    /// The user takes no invites, or none of that server.
+    #[error("the user does not take this invite")]
+    InviteBlocked,
     /// The user has more invites than anybody looks at.
     #[error("the user has too many invites")]
     TooManyInvites,
@@ -179,8 +182,8 @@ fn template(
     {
         content.insert("join_authorised_via_users_server".to_owned(), by.as_str().into());
     }
-    let content = to_raw_value(&content)
-        .map_err(|error| MembershipError::BadEvent(error.to_string()))?;
+    let content =
+        to_raw_value(&content).map_err(|error| MembershipError::BadEvent(error.to_string()))?;
     let new = NewEvent {
         room_id: Some(room.room_id.clone()),
         sender: wish.user_id.clone(),

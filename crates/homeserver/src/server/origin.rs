@@ -13,6 +13,7 @@ use crate::{
     Homeserver,
     federation::keys,
     peers::{Counters, Origins, PeerIdentity},
+    rate::Limited,
     server::relay::Relayed,
 };
 
@@ -46,6 +47,9 @@ pub enum OriginError {
     /// The peer at the other end may not speak for that server.
     #[error("the peer does not speak for the origin")]
     WrongPeer,
+    /// That peer, that server, or all servers that share no room with us, ask too much.
+    #[error(transparent)]
+    Limited(#[from] Limited),
     /// Our own database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,6 +77,9 @@ async fn check(
     hs: &Homeserver,
     credentials: Credentials<'_>,
 ) -> Result<OwnedServerName, OriginError> {
+    if let Some(peer) = credentials.peer {
+        hs.peers.request_paces().take_of_peer(peer, hs.clock.now_ms())?;
+    }
     let header = credentials.authorization.ok_or(OriginError::Unsigned)?;
     let signature = RequestSignature::parse(header)?;
     let brought = match credentials.server_keys {
@@ -95,6 +102,8 @@ async fn check(
         return Err(OriginError::WrongPeer);
     }
     let now = hs.clock.now();
+    let origin = (signature.origin(), origins);
+    hs.peers.request_paces().take_of_origin(origin, hs.clock.now_ms())?;
     let verified = signature.verify(credentials.parts, hs.server_name(), &keys, now)?;
     hs.peers.with_replay_filter(origins, |filter| filter.check(&verified, now))?;
     if is_news {

@@ -213,12 +213,8 @@ async fn elsewhere(
         to_raw_value(&content).map_err(|error| MembershipError::BadEvent(error.to_string()))?,
     );
     let server = bound.sender.server_name().to_owned();
-    let request = exchange_invite::Request::new(
-        bound.room_id,
-        bound.sender,
-        user_id.clone(),
-        content,
-    );
+    let request =
+        exchange_invite::Request::new(bound.room_id, bound.sender, user_id.clone(), content);
     match federation::ask(hs, &server, request, ASK_TIMEOUT).await {
         Ok(_) => Ok(()),
         Err(FederationError::Store(error)) => Err(error.into()),

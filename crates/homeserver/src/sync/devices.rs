@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use messagehub_store::{
     Room, RoomNid, Snapshot, StoreError, StreamPos, changes, cross_signing,
-    device_lists::list_changed_since,
-    events,
-    memberships, one_time_keys, room_state, rooms, sharing, to_device,
+    device_lists::list_changed_since, events, memberships, one_time_keys, room_state, rooms,
+    sharing, to_device,
 };
 use ruma::{
     OneTimeKeyAlgorithm, OwnedUserId, UInt, UserId,

@@ -114,7 +114,7 @@ fn add_room(
                 rooms.join.insert(room_id, joined);
             }
         }
-        MembershipState::Invite if moved && !room::is_from_ignored(cx, member)? => {
+        MembershipState::Invite if moved && !room::is_unwanted(cx, member)? => {
             rooms.invite.insert(room_id, room::invited(cx, member)?);
         }
         MembershipState::Knock if moved => {

@@ -32,7 +32,7 @@ pub(super) fn answer(cx: &Context<'_>) -> Result<Response, StoreError> {
                 room::add_unread(cx, &room, &mut joined)?;
                 response.rooms.join.insert(room_id, joined);
             }
-            MembershipState::Invite if !room::is_from_ignored(cx, &member)? => {
+            MembershipState::Invite if !room::is_unwanted(cx, &member)? => {
                 response.rooms.invite.insert(room_id, room::invited(cx, &member)?);
             }
             MembershipState::Knock => {

@@ -72,9 +72,8 @@ fn event(cx: &Context<'_>, presence: &Presence) -> Option<Raw<PresenceEvent>> {
     let mut content = PresenceEventContent::new(status.presence);
     content.status_msg = status.status_msg;
     content.currently_active = status.currently_active.then_some(true);
-    content.last_active_ago = status
-        .last_active_ago
-        .map(|ago| UInt::try_from(ago.as_millis()).unwrap_or(UInt::MAX));
+    content.last_active_ago =
+        status.last_active_ago.map(|ago| UInt::try_from(ago.as_millis()).unwrap_or(UInt::MAX));
     let event = PresenceEvent { content, sender: presence.user_id.clone() };
     // Strings, integers and user ids always become JSON.
     to_raw_value(&event).ok().map(Raw::from_json)

@@ -22,7 +22,12 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{client_event, unread, visibility::membership_in};
+use crate::{
+    client_event,
+    invite_permission::{self, InvitePermission},
+    unread,
+    visibility::membership_in,
+};
 
 use super::{
     Context, StateForm, ephemeral,
@@ -155,12 +160,12 @@ fn is_member_event_of(stripped: &RawValue, user_id: &UserId) -> bool {
     })
 }
 
-/// Whether an invite comes from somebody whom the user ignores.
-pub(super) fn is_from_ignored(cx: &Context<'_>, invite: &Membership) -> Result<bool, StoreError> {
-    match invite.event {
-        None => Ok(false),
-        Some(nid) => Ok(cx.ignored.contain(events::get(cx.snap, nid)?.pdu.sender())),
-    }
+/// Whether an invite comes from somebody whose invites the user does not take.
+pub(super) fn is_unwanted(cx: &Context<'_>, invite: &Membership) -> Result<bool, StoreError> {
+    let Some(nid) = invite.event else { return Ok(false) };
+    let event = events::get(cx.snap, nid)?;
+    let permission = invite_permission::of(cx.snap, &cx.wanted.user_id, event.pdu.sender())?;
+    Ok(permission != InvitePermission::Allowed)
 }
 
 /// Whether the user is joined in a state of a room.

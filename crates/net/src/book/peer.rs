@@ -257,6 +257,12 @@ impl Peer {
         }
     }
 
+    pub(super) fn forget_address(&mut self, address: &Multiaddr) -> bool {
+        let known = self.addresses.len();
+        self.addresses.retain(|other| other != address);
+        self.addresses.len() < known
+    }
+
     /// Plans a dial without regard to former failures.
     pub(super) fn revive(&mut self, dial_at: Instant) {
         self.failures = 0;

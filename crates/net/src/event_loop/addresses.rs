@@ -1,23 +1,17 @@
 //! Where others find us: what is confirmed, mapped, observed and relayed, and the record of it.
 
 use bytes::Bytes;
-use libp2p::{
-    Multiaddr, autonat,
-    identity::Keypair,
-    kad, relay,
-    swarm::ConnectionId,
-    upnp,
-};
+use libp2p::{Multiaddr, autonat, identity::Keypair, kad, relay, swarm::ConnectionId, upnp};
 use messagehub_homeserver::peers::{Inbound, Reachability};
 use ruma::OwnedServerName;
 use tokio::time::{Duration, Instant};
 use tracing::{debug, info};
 
-use super::EventLoop;
+use super::{Done, EventLoop};
 use crate::{
     book::{Way, split_address},
     config::NetConfig,
-    records,
+    records::{self, Record},
     scope::{Kind, Scope, is_relayed, kind},
 };
 
@@ -116,7 +110,10 @@ impl EventLoop {
         }
         let (address, _) = split_address(at);
         let listening = self.addresses();
-        self.reach.observe(&address, &listening, Instant::now());
+        for assumed in self.reach.observe(&address, &listening, Instant::now()) {
+            self.swarm.remove_external_address(&assumed);
+            self.on_expired(&assumed);
+        }
         self.swarm.behaviour_mut().dcutr.propose(&address);
     }
 
@@ -148,8 +145,7 @@ impl EventLoop {
             wan.inner_mut().set_mode(Some(mode));
         }
         if let Some(server) = behaviour.relay.as_mut() {
-            let status =
-                if is_public { relay::Status::Enable } else { relay::Status::Disable };
+            let status = if is_public { relay::Status::Enable } else { relay::Status::Disable };
             server.inner_mut().set_status(Some(status));
         }
         self.advertise_relay(is_public && serves_anyone);
@@ -199,13 +195,24 @@ impl EventLoop {
         all
     }
 
-    /// Takes signed records that others passed on.
+    /// Verifies signed records that others passed on, in a task: signatures take their time.
     pub(super) fn take_records(&mut self, all: Vec<Bytes>) {
-        for bytes in all {
-            let Some(record) = records::verify(&bytes) else {
-                self.metrics.records_refused.inc();
-                continue;
-            };
+        let metrics = self.metrics.clone();
+        self.tasks.spawn(async move {
+            let verified = all.into_iter().filter_map(|bytes| match records::verify(&bytes) {
+                Some(record) => Some((record, bytes)),
+                None => {
+                    metrics.records_refused.inc();
+                    None
+                }
+            });
+            Done::Records(verified.collect())
+        });
+    }
+
+    /// Takes records whose signatures are right.
+    pub(super) fn on_records(&mut self, verified: Vec<(Record, Bytes)>) {
+        for (record, bytes) in verified {
             let taken = self.book.take_record(record.peer, record.seq, record.addresses);
             let Some((server, addresses)) = taken else { continue };
             self.metrics.records.inc();

@@ -72,10 +72,7 @@ impl Advertising {
 
 impl EventLoop {
     /// One of our Kademlias, if we are in it.
-    pub(super) fn kad(
-        &mut self,
-        dht: Dht,
-    ) -> Option<&mut kad::Behaviour<kad::store::MemoryStore>> {
+    pub(super) fn kad(&mut self, dht: Dht) -> Option<&mut kad::Behaviour<kad::store::MemoryStore>> {
         let behaviour = self.swarm.behaviour_mut();
         match dht {
             Dht::Lan => Some(behaviour.lan.inner_mut()),

@@ -58,8 +58,21 @@ impl EventLoop {
         self.serve_friends();
     }
 
-    /// Tells our relay whom it serves. They are told by their peers, which come with their keys.
-    fn serve_friends(&self) {
-        self.clients.replace(self.book.trusted_peers());
+    /// Tells our relay whom it serves, and lets friends in however many strangers are here. They are
+    /// told by their peers, which come with their keys.
+    fn serve_friends(&mut self) {
+        let friends = self.book.trusted_peers();
+        if friends == self.served_friends {
+            return;
+        }
+        let limits = &mut self.swarm.behaviour_mut().limits;
+        for gone in self.served_friends.difference(&friends) {
+            limits.remove_peer_id(gone);
+        }
+        for new in friends.difference(&self.served_friends) {
+            limits.bypass_peer_id(new);
+        }
+        self.clients.replace(friends.clone());
+        self.served_friends = friends;
     }
 }

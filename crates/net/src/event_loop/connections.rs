@@ -20,7 +20,7 @@ use tracing::{debug, info};
 
 use super::{Done, EventLoop, Session, trimming::KEPT_FRIENDS};
 use crate::{
-    book::{Connection, Gone, Standing, Way, relay_of},
+    book::{Connection, Gone, Standing, Way, relay_of, split_address},
     dht::{Dht, LAN_PROTOCOL, WAN_PROTOCOL},
     metrics::Refusal,
     requests::{
@@ -108,8 +108,16 @@ impl EventLoop {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             return;
         }
-        if let Some(peer) = self.book.peer_mut(&peer) {
-            peer.dialing = false;
+        let known = self.book.peer_mut(&peer);
+        let was_dialing = known.is_some_and(|peer| std::mem::take(&mut peer.dialing));
+        if let DialError::WrongPeerId { address, .. } = error {
+            // Somebody else is there, most likely at an address that many homes use. That ended
+            // the dial to the other addresses, too.
+            let (place, _) = split_address(address.clone());
+            self.swarm.behaviour_mut().lan.inner_mut().remove_address(&peer, &place);
+            if self.book.forget_address(&peer, &place) && was_dialing {
+                self.dial(peer);
+            }
         }
         self.settle(Instant::now());
     }

@@ -139,6 +139,7 @@ impl EventLoop {
 
 /// The relayed address of a peer, if it is we who dialed through the relay.
 fn circuit_of_ours(peer: &Peer) -> Option<Multiaddr> {
-    let circuit = peer.connections.iter().rev().find(|other| !other.is_direct() && other.is_ours)?;
+    let circuit =
+        peer.connections.iter().rev().find(|other| !other.is_direct() && other.is_ours)?;
     Some(crate::book::split_address(circuit.address.clone()).0)
 }

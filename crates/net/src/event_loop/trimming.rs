@@ -38,8 +38,11 @@ impl EventLoop {
                 kind.push((peer.used_at, *id));
             }
         }
-        let closed = superfluous(friends, KEPT_FRIENDS, now - FRIEND_IDLE)
-            .chain(superfluous(strangers, KEPT_STRANGERS, now - STRANGER_IDLE));
+        let closed = superfluous(friends, KEPT_FRIENDS, now - FRIEND_IDLE).chain(superfluous(
+            strangers,
+            KEPT_STRANGERS,
+            now - STRANGER_IDLE,
+        ));
         for peer in closed.collect::<Vec<_>>() {
             if !self.is_busy(&peer) {
                 debug!(%peer, "closing a connection that is of no use");
@@ -86,8 +89,7 @@ mod tests {
         let now = Instant::now() + Duration::from_secs(1_000);
         let at = |ago: u64| Some(now - Duration::from_secs(ago));
         let ids: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
-        let peers =
-            vec![(at(70), ids[0]), (at(90), ids[1]), (at(10), ids[2]), (at(80), ids[3])];
+        let peers = vec![(at(70), ids[0]), (at(90), ids[1]), (at(10), ids[2]), (at(80), ids[3])];
         let then = now - Duration::from_secs(60);
         let closed: Vec<_> = superfluous(peers.clone(), 2, then).collect();
         assert_eq!(closed, [ids[1], ids[3]]);

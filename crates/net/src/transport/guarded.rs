@@ -1,6 +1,7 @@
 //! Keeps a transport within its network: the last place that every address passes.
 
 use std::{
+    collections::HashSet,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,17 +14,20 @@ use libp2p::{
     },
 };
 
-use crate::scope::Scope;
+use crate::{book::split_address, scope::Scope};
 
-/// Dials, tells and takes only what the scope allows.
+/// Dials, tells and takes only what the scope allows, and never dials ourselves: many homes use the
+/// same private addresses, and the wrong peer at one address of a peer would end the dial to all
+/// its others.
 pub(super) struct Guarded<T> {
     inner: T,
     scope: Scope,
+    listening: HashSet<Multiaddr>,
 }
 
 impl<T> Guarded<T> {
     pub(super) fn new(inner: T, scope: Scope) -> Self {
-        Self { inner, scope }
+        Self { inner, scope, listening: HashSet::new() }
     }
 }
 
@@ -50,11 +54,11 @@ impl<T: Transport + Unpin> Transport for Guarded<T> {
         address: Multiaddr,
         options: DialOpts,
     ) -> Result<T::Dial, TransportError<T::Error>> {
-        if self.scope.may_dial(&address) {
-            self.inner.dial(address, options)
-        } else {
-            Err(TransportError::MultiaddrNotSupported(address))
+        let (place, _) = split_address(address.clone());
+        if self.listening.contains(&place) || !self.scope.may_dial(&address) {
+            return Err(TransportError::MultiaddrNotSupported(address));
         }
+        self.inner.dial(address, options)
     }
 
     fn poll(
@@ -64,6 +68,15 @@ impl<T: Transport + Unpin> Transport for Guarded<T> {
         let this = self.get_mut();
         loop {
             let event = ready!(Pin::new(&mut this.inner).poll(cx));
+            match &event {
+                TransportEvent::NewAddress { listen_addr, .. } => {
+                    this.listening.insert(listen_addr.clone());
+                }
+                TransportEvent::AddressExpired { listen_addr, .. } => {
+                    this.listening.remove(listen_addr);
+                }
+                _ => {}
+            }
             let is_ours = match &event {
                 TransportEvent::NewAddress { listen_addr, .. }
                 | TransportEvent::AddressExpired { listen_addr, .. } => {
@@ -72,7 +85,9 @@ impl<T: Transport + Unpin> Transport for Guarded<T> {
                 TransportEvent::Incoming { send_back_addr, .. } => {
                     this.scope.may_serve(send_back_addr)
                 }
-                TransportEvent::ListenerClosed { .. } | TransportEvent::ListenerError { .. } => true,
+                TransportEvent::ListenerClosed { .. } | TransportEvent::ListenerError { .. } => {
+                    true
+                }
             };
             if is_ours {
                 return Poll::Ready(event);

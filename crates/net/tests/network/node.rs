@@ -280,9 +280,7 @@ impl Node {
 
     /// Waits until this node is reachable through a relay; gives the address.
     pub(crate) async fn until_relayed(&self) -> String {
-        let is_relayed = |status: &NetStatus| {
-            matches!(&status.reachability, Reachability::Private { relays } if !relays.is_empty())
-        };
+        let is_relayed = |status: &NetStatus| matches!(&status.reachability, Reachability::Private { relays } if !relays.is_empty());
         match self.until(is_relayed).await.reachability {
             Reachability::Private { relays } => relays[0].address.clone(),
             other => panic!("{other:?}"),

@@ -105,11 +105,7 @@ impl MediaDescription {
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn verify(
-        json: &str,
-        mxc: &str,
-        keys: &ServerKeys,
-    ) -> Result<Self, MediaDescriptionError> {
+    pub fn verify(json: &str, mxc: &str, keys: &ServerKeys) -> Result<Self, MediaDescriptionError> {
         use MediaDescriptionError as Error;
         if json.len() > MAX_MEDIA_DESCRIPTION_BYTES {
             return Err(Error::TooLarge);
@@ -254,10 +250,7 @@ mod tests {
             Err(MediaDescriptionError::AnotherServer)
         ));
         let forged = made.sign(keys.server_name(), &other_key);
-        assert!(matches!(
-            verify(&forged, &made.mxc, &keys),
-            Err(MediaDescriptionError::Signature)
-        ));
+        assert!(matches!(verify(&forged, &made.mxc, &keys), Err(MediaDescriptionError::Signature)));
         let changed = json.replace("\"length\":5", "\"length\":6");
         assert!(matches!(
             verify(&changed, &made.mxc, &keys),

@@ -242,6 +242,32 @@ async fn after_a_crash_everything_acknowledged_is_there() {
 }
 
 #[tokio::test]
+async fn a_failure_that_opens_a_group_takes_back_its_own_writes_only() {
+    let (_dir, store) = open(Mode::Threaded);
+    let mut writes = JoinSet::new();
+    let (open, opened) = mpsc::channel();
+    let first = store.clone();
+    writes.spawn(async move {
+        first
+            .write(move |txn| {
+                note(txn, 1)?;
+                opened.recv().unwrap();
+                Err(TestError::Refused(1))
+            })
+            .await
+    });
+    for n in 2..=3 {
+        let store = store.clone();
+        writes.spawn(async move { Ok(store.write(move |txn| note(txn, n)).await?) });
+    }
+    Gate(open).open().await;
+    writes.join_all().await;
+    assert_eq!(read_notes(&store).await, [(2, 1), (3, 2)]);
+    assert_eq!(store.counts().commits, 1);
+    assert_eq!(store.position(), StreamPos(2));
+}
+
+#[tokio::test]
 async fn closing_finishes_what_is_queued_and_frees_the_directory() {
     let (dir, store) = open(Mode::Threaded);
     assert!(matches!(Store::open(dir.path(), Mode::Inline), Err(OpenError::InUse { .. })));

@@ -5,6 +5,8 @@
 mod backup;
 mod edges;
 mod events;
+mod heads;
+mod lists;
 mod memberships;
 mod notes;
 mod outbox;
@@ -12,3 +14,4 @@ mod peer_records;
 mod pending;
 mod shared_heads;
 mod support;
+mod users;

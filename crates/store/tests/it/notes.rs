@@ -5,12 +5,12 @@ use messagehub_protocol::{
     server_keys::{ServerKeys, ServerKeysTerms},
 };
 use messagehub_store::{
-    Mode, Store, StoreError, Txn, events,
+    Mode, Store, StoreError, Txn, events, names,
     peer_book::{self, MAX_ADDRESSES_PER_SERVER},
     server_keys,
     txn_ids::{self, TxnKey},
 };
-use ruma::{DeviceId, OwnedDeviceId, TransactionId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, TransactionId};
 
 use crate::support::{Server, at, message};
 
@@ -43,6 +43,36 @@ fn only_newer_server_keys_replace_what_is_kept() {
         let unknown = Server::new(9).name;
         assert_eq!(server_keys::list_for(txn, [&*name, &*unknown])?.len(), 1);
         assert_eq!(server_keys::list_valid_at(txn, at(3_000), 9)?, [name]);
+        Ok(())
+    });
+}
+
+#[test]
+fn of_strangers_the_latest_keys_are_kept_and_of_members_all() {
+    in_txn(|txn| {
+        let servers: Vec<ServerKeys> = (1..=6)
+            .map(|n| {
+                let identity = IdentityKey::from_seed(&[n; 32]);
+                let terms = ServerKeysTerms {
+                    old_verify_keys: vec![],
+                    peer_ids: vec![],
+                    issued_ts: at(u32::from(n)),
+                };
+                ServerKeys::make(&identity, &VerifyKey::from_seed(&[n; 32]), terms)
+            })
+            .collect();
+        for keys in &servers {
+            server_keys::put_if_newer(txn, keys)?;
+        }
+        // The oldest belong to a user who is known here.
+        let member = OwnedUserId::try_from(format!("@anna:{}", servers[0].server_name())).unwrap();
+        names::intern_user(txn, &member)?;
+        assert_eq!(server_keys::forget_strangers(txn, 2)?, 3);
+        assert_eq!(server_keys::count(txn)?, 3);
+        for (index, is_kept) in [true, false, false, false, true, true].into_iter().enumerate() {
+            let found = server_keys::find(txn, servers[index].server_name())?;
+            assert_eq!(found.is_some(), is_kept, "{index}");
+        }
         Ok(())
     });
 }

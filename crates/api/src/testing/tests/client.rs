@@ -96,6 +96,10 @@ impl Client {
         self.session.user_id.as_str()
     }
 
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
     pub(super) fn device(&self) -> &str {
         self.session.device_id.as_str()
     }

@@ -53,6 +53,40 @@ async fn many_rooms_in_sync_cost_one_question_and_one_room_that_differs_few() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_absence_is_made_up_for_by_several_members() {
+    let mut net = Net::new();
+    let (a, b, c) = (net.start(1), net.start(2), net.start(3));
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
+    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
+    net.until("carol is invited", || async {
+        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
+    })
+    .await;
+    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    net.until("b knows of carol", || async {
+        let joined = Some(MembershipState::Join);
+        membership(&b.hs, &room_id, &carol.user_id).await == joined
+    })
+    .await;
+    let c_name = c.owned_name();
+    let seed = net.stop(c).await;
+    let all: Vec<String> = (0..450).map(|n| n.to_string()).collect();
+    for text in &all {
+        net.drive(say(&a.hs, &alice, &room_id, text)).await;
+    }
+    net.until("b has all", || async { texts(&b.hs, &room_id).await == all }).await;
+    let c = net.start(seed);
+    net.until("c has all", || async { texts(&c.hs, &room_id).await == all }).await;
+    let asked = |of: &Node| {
+        let paths = net.hub.carried_between(&c_name, of.name());
+        paths.iter().filter(|path| path.contains("/get_missing_events/")).count()
+    };
+    let (of_a, of_b) = (asked(&a), asked(&b));
+    assert!(of_a > 0 && of_b > 0 && of_a + of_b < 10, "{of_a} of one, {of_b} of the other");
+}
+
+#[tokio::test(start_paused = true)]
 async fn heads_that_somebody_makes_up_cost_nobody_else_anything() {
     let mut net = Net::new();
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));

@@ -1,15 +1,17 @@
 //! What a peer may try. Nothing of it may change anything.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use messagehub_homeserver::{
+    federation,
     peers::{Acceptance, Inbound},
     testing::sealing,
 };
 use messagehub_protocol::{
     build::{self, NewEvent, Place, Signer},
     keys::{IdentityKey, VerifyKey},
+    pdu::Pdu,
     rules::rules_of,
     server_keys::{ServerKeys, ServerKeysTerms},
     wire::{
@@ -327,4 +329,180 @@ async fn invites_of_a_stranger_leave_little_behind() {
     assert_eq!(kept[0], kept[1], "a second one says nothing new");
     assert_eq!(kept[2].0, RoomVersionId::V11, "a lie about the version does not stay");
     assert_eq!(statuses, [200; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_reach_no_client_endpoint_whatever_they_bring() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let alice = client::Client::register(&a, "alice", "A").await;
+    let mallory = Mallory::new(a.hs.clock.now());
+    let login = json!({ "type": "m.login.token", "token": "loginToken" }).to_string();
+    let cases = [
+        ("POST", "/_matrix/client/v3/login", login.as_str()),
+        ("POST", "/_matrix/client/v3/register", "{}"),
+        ("GET", "/_matrix/client/v3/account/whoami", ""),
+        ("GET", "/_matrix/client/versions", ""),
+        ("GET", "/_messagehub/login", ""),
+        ("GET", "/metrics", ""),
+        ("GET", "/health", ""),
+        ("GET", "/_matrix/federation/v1/../../client/v3/account/whoami", ""),
+        ("GET", "/_matrix/media/v3/download/x/y", ""),
+    ];
+    for (n, (method, uri, body)) in (1..).zip(cases) {
+        let now = later(a.hs.clock.now(), n);
+        let request = mallory.signed((method, uri, body), a.name(), now);
+        let signed = answer(&a, &mallory.peer_id, request.clone()).await;
+        assert_eq!(signed, (404, "M_UNRECOGNIZED".to_owned()), "{method} {uri}");
+        let mut request = request;
+        let token = format!("Bearer {}", alice.token()).parse().unwrap();
+        request.headers_mut().insert(http::header::AUTHORIZATION, token);
+        let with_token = answer(&a, &mallory.peer_id, request).await;
+        assert_eq!(with_token, (404, "M_UNRECOGNIZED".to_owned()), "{method} {uri}, a client's");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn invites_of_whoever_is_blocked_or_ignored_leave_nothing() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let alice = client::Client::register(&a, "alice", "A").await;
+    let user_id = UserId::parse(alice.user()).unwrap();
+    let now = a.hs.clock.now();
+    let mallory = Mallory::new(now);
+    let server = mallory.keys.server_name().to_owned();
+    let room_id = OwnedRoomId::try_from(format!("!trap:{server}")).unwrap();
+    let data = |kind: &str| format!("v3/user/{}/account_data/{kind}", alice.user());
+    let invited = async |n: u32| {
+        let (uri, body) = mallory.invite(&user_id, (&RoomVersionId::V10, n));
+        let request = mallory.signed(("PUT", &uri, &body), a.name(), later(now, n));
+        let answer = answer(&a, &mallory.peer_id, request).await;
+        (answer, membership(&a.hs, &room_id, &user_id).await)
+    };
+    let blocked = ((403, "M_INVITE_BLOCKED".to_owned()), None);
+    let taken = (200, String::new());
+
+    let permission = data("m.invite_permission_config");
+    alice.ok("PUT", &permission, json!({ "default_action": "block" })).await;
+    assert_eq!(invited(1).await, blocked, "everybody");
+    alice.ok("PUT", &permission, json!({ "blocked_servers": [server] })).await;
+    assert_eq!(invited(2).await, blocked, "that server");
+    alice.ok("PUT", &permission, json!({})).await;
+    let ignored = json!({ "ignored_users": { format!("@m:{server}"): {} } });
+    alice.ok("PUT", &data("m.ignored_user_list"), ignored).await;
+    assert_eq!(invited(3).await, (taken.clone(), None), "who is ignored does not know");
+    alice.ok("PUT", &data("m.ignored_user_list"), json!({ "ignored_users": {} })).await;
+    assert_eq!(invited(4).await, (taken, Some(MembershipState::Invite)), "anybody else");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_user_who_blocks_invites_is_not_invited() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let alice = client::Client::register(&a, "alice", "A").await;
+    let bob = client::Client::register(&a, "bob", "B").await;
+    let room = bob.ok("POST", "v3/createRoom", json!({})).await;
+    let room_id = room["room_id"].as_str().unwrap();
+    let permission = format!("v3/user/{}/account_data/m.invite_permission_config", alice.user());
+    alice.ok("PUT", &permission, json!({ "default_action": "block" })).await;
+    let attempts = [
+        ("POST", format!("v3/rooms/{room_id}/invite"), json!({ "user_id": alice.user() })),
+        ("POST", "v3/createRoom".to_owned(), json!({ "invite": [alice.user()] })),
+        (
+            "PUT",
+            format!("v3/rooms/{room_id}/state/m.room.member/{}", alice.user()),
+            json!({ "membership": "invite" }),
+        ),
+    ];
+    for (method, path, body) in attempts {
+        let (status, answer) = bob.call(method, &path, body).await;
+        assert_eq!((status, answer["errcode"].as_str()), (403, Some("M_INVITE_BLOCKED")), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_that_asks_without_end_is_slowed_down_alone() {
+    let mut net = Net::new();
+    let a = net.start(1);
+    let b = net.start(2);
+    let now = a.hs.clock.now();
+    let mallory = Mallory::new(now);
+    let mut statuses = Vec::new();
+    for n in 0..70 {
+        let request = mallory.signed(("GET", PROFILE, ""), a.name(), later(now, n));
+        statuses.push(answer(&a, &mallory.peer_id, request).await);
+    }
+    assert!(statuses[..60].iter().all(|(status, _)| *status != 429));
+    assert!(statuses[60..].iter().all(|slowed| *slowed == (429, "M_LIMIT_EXCEEDED".to_owned())));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room_id = shared_room(&mut net, (&b, &bob), (&a, &alice)).await;
+    assert_eq!(membership(&a.hs, &room_id, &alice.user_id).await, Some(MembershipState::Join));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_event_or_edu_spoils_nothing_beside_it() {
+    let mut net = Net::new();
+    let (a, b) = (net.start(1), net.start(2));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
+    let good = {
+        let room_id = room_id.clone();
+        read(&b.hs, move |snap| {
+            let room = rooms::find(snap, &room_id)?.unwrap();
+            let heads = extremities::list(snap, room.nid)?;
+            Ok(events::get(snap, heads[0])?.pdu)
+        })
+        .await
+    };
+    let place = Place { prev_events: vec![good.clone()], auth_events: auth_of(&b, &room_id).await };
+    let new = NewEvent {
+        room_id: Some(room_id.clone()),
+        sender: bob.user_id.clone(),
+        kind: TimelineEventType::RoomMessage,
+        state_key: None,
+        content: to_raw_value(&json!({ "msgtype": "m.text", "body": "still here" })).unwrap(),
+        redacts: None,
+    };
+    let signer = Signer { server: b.name(), key: b.hs.identity.verify_key() };
+    let rules = rules_of(&RoomVersionId::V12).unwrap();
+    let event = build::event(new, &place, a.hs.clock.now(), signer, rules).unwrap();
+    let event: Value = serde_json::from_str(event.pdu().json()).unwrap();
+    let body = json!({
+        "origin": b.name(), "origin_server_ts": a.hs.clock.now(),
+        "pdus": [
+            { "type": 5 },
+            { "room_id": room_id, "type": "m.room.member", "content": { "membership": 7 } },
+            { "room_id": "!nowhere:else", "type": "m.room.message", "content": {} },
+            event,
+        ],
+        "edus": [{ "edu_type": "m.typing", "content": { "typing": "perhaps" } }],
+    });
+    let call = federation::Call {
+        method: http::Method::PUT,
+        uri: "/_matrix/federation/v1/send/spoilt".to_owned(),
+        body: body.to_string().into_bytes(),
+    };
+    let sent = federation::ask_json(&b.hs, a.name(), call, std::time::Duration::from_secs(9));
+    let answer: Value = net.drive(sent).await.unwrap();
+    assert!(answer["pdus"].is_object(), "{answer}");
+    assert_eq!(texts(&a.hs, &room_id).await, ["still here"]);
+}
+
+/// What lets a member send: the power levels, where there are some, and the member's own event.
+async fn auth_of(node: &Node, room_id: &OwnedRoomId) -> Vec<Arc<Pdu>> {
+    let (room_id, name) = (room_id.clone(), node.name().to_string());
+    read(&node.hs, move |snap| {
+        let room = rooms::find(snap, &room_id)?.unwrap();
+        let mut auth = Vec::new();
+        for (kind, state_key, nid) in room_state::all(snap, room.state)? {
+            let is_power = kind == StateEventType::RoomPowerLevels;
+            let is_member =
+                kind == StateEventType::RoomMember && state_key.ends_with(name.as_str());
+            if is_power || is_member {
+                auth.push(events::pdu(snap, nid)?);
+            }
+        }
+        Ok(auth)
+    })
+    .await
 }

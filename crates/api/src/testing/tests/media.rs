@@ -25,8 +25,7 @@ fn address(uri: &OwnedMxcUri) -> MediaAddress {
 }
 
 async fn get(node: &Node, uri: &OwnedMxcUri) -> Result<MediaFile, MediaError> {
-    let wanted =
-        Wanted { address: address(uri), reach: Reach::Everywhere, wait: Duration::ZERO };
+    let wanted = Wanted { address: address(uri), reach: Reach::Everywhere, wait: Duration::ZERO };
     media::get(&node.hs, &wanted).await
 }
 
@@ -140,10 +139,7 @@ async fn wrong_bytes_are_not_believed() {
     }
     t.net.hub.set_link(a.name(), c.name(), Link::Down);
     let refused = t.net.drive(get(c, &uri)).await;
-    assert!(
-        matches!(refused, Err(MediaError::Unreachable | MediaError::Unknown)),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(MediaError::Unreachable | MediaError::Unknown)), "{refused:?}");
     t.net.hub.set_link(a.name(), c.name(), Link::Up);
     assert_eq!(&t.net.drive(get(c, &uri)).await.unwrap().bytes[..], b"a cat");
 }
@@ -217,14 +213,15 @@ async fn a_peer_gets_no_media_that_it_could_not_see_and_no_proxy() {
     // Naming something oneself, in a room with its holder, is no way to it.
     let trap = shared_room(&mut t.net, (b, &t.users[1]), (&stranger, &dave)).await;
     t.net.drive(show(&stranger.hs, &dave, &trap, &named)).await;
-    t.net.until("b has heard of it", || async {
-        let (mxc, us) = (named.to_string(), b.owned_name());
-        let rooms = read(&b.hs, move |snap| {
-            messagehub_store::media_references::list_rooms(snap, &mxc, Some(&us))
-        });
-        rooms.await.len() == 2
-    })
-    .await;
+    t.net
+        .until("b has heard of it", || async {
+            let (mxc, us) = (named.to_string(), b.owned_name());
+            let rooms = read(&b.hs, move |snap| {
+                messagehub_store::media_references::list_rooms(snap, &mxc, Some(&us))
+            });
+            rooms.await.len() == 2
+        })
+        .await;
     for path in paths(&named, b) {
         assert_eq!(t.net.drive(ask(&stranger, b, &path)).await, 404, "named by itself: {path}");
     }
@@ -246,20 +243,21 @@ async fn media_behind_encryption_are_for_the_members_of_encrypted_rooms() {
     let refused = t.net.drive(get(b, &uri)).await;
     assert!(matches!(refused, Err(MediaError::Unknown)), "{refused:?}");
     t.net.drive(encrypt(&a.hs, &t.users[0], &t.room_id)).await;
-    t.net.until("the room is encrypted everywhere", || async {
-        let mut all = true;
-        for node in [b, c] {
-            let room_id = t.room_id.clone();
-            all &= read(&node.hs, move |snap| {
-                let room = rooms::find(snap, &room_id)?.unwrap();
-                let kind = StateEventType::RoomEncryption;
-                Ok(room_state::get(snap, room.state, &kind, "")?.is_some())
-            })
-            .await;
-        }
-        all
-    })
-    .await;
+    t.net
+        .until("the room is encrypted everywhere", || async {
+            let mut all = true;
+            for node in [b, c] {
+                let room_id = t.room_id.clone();
+                all &= read(&node.hs, move |snap| {
+                    let room = rooms::find(snap, &room_id)?.unwrap();
+                    let kind = StateEventType::RoomEncryption;
+                    Ok(room_state::get(snap, room.state, &kind, "")?.is_some())
+                })
+                .await;
+            }
+            all
+        })
+        .await;
     assert_eq!(&t.net.drive(get(b, &uri)).await.unwrap().bytes[..], b"ciphertext");
     t.net.hub.set_link(a.name(), c.name(), Link::Down);
     assert_eq!(&t.net.drive(get(c, &uri)).await.unwrap().bytes[..], b"ciphertext");

@@ -280,3 +280,26 @@ async fn a_restart_makes_another_key_and_all_goes_on() {
     assert_eq!(sealing::key_of(&a.hs, &room_id, &before).map(|key| key.id()), None);
     assert!(sealing::key_of(&a.hs, &room_id, &after).is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_that_floods_is_not_listened_to_and_others_are() {
+    let mut three = Three::new().await;
+    let frame = three.unheard(0, "through the noise").await;
+    let [a, b] = [0, 1].map(|n: usize| three.nodes[n].peer_id.clone());
+    for _ in 0..10 {
+        let mut waiting = Vec::new();
+        for _ in 0..500 {
+            let (reply, verdict) = oneshot::channel();
+            let (source, room_id) = (b.clone(), three.room_id.clone());
+            let report = Inbound::Frame { source, room_id, frame: Bytes::from_static(b"x"), reply };
+            three.net.hub.inject(three.nodes[2].name(), report);
+            waiting.push(verdict);
+        }
+        let verdicts = three.net.drive(futures::future::join_all(waiting)).await;
+        assert!(verdicts.into_iter().all(|verdict| verdict == Ok(Acceptance::Ignore)));
+    }
+    let limited = &three.nodes[2].hs.peers.counters().frames_limited;
+    assert!(limited.load(Ordering::Relaxed) >= 500, "{limited:?}");
+    assert_eq!(three.verdict((2, &b), frame.clone()).await, Acceptance::Ignore, "too much of it");
+    assert_eq!(three.verdict((2, &a), frame).await, Acceptance::Accept);
+}

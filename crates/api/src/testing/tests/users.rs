@@ -121,12 +121,9 @@ async fn bad_keys_are_refused() {
     let other = json!({ "device_keys": device_keys(alice.user(), "OTHER", 1) });
     let (status, _) = t.net.drive(alice.call("POST", "v3/keys/upload", other)).await;
     assert_eq!(status, 400);
-    let upload = |key: &str| {
-        json!({ "one_time_keys": { "signed_curve25519:1": { "key": key, "signatures": {} } } })
-    };
+    let upload = |key: &str| json!({ "one_time_keys": { "signed_curve25519:1": { "key": key, "signatures": {} } } });
     t.net.drive(alice.ok("POST", "v3/keys/upload", upload("YWFh"))).await;
-    let (status, answer) =
-        t.net.drive(alice.call("POST", "v3/keys/upload", upload("YmJi"))).await;
+    let (status, answer) = t.net.drive(alice.call("POST", "v3/keys/upload", upload("YmJi"))).await;
     assert_eq!((status, answer["errcode"].as_str()), (400, Some("M_INVALID_PARAM")));
     let ids = json!({ "device_keys": { bob.user(): { "BOB1": true } } });
     let (status, _) = t.net.drive(alice.call("POST", "v3/keys/query", ids)).await;
@@ -156,16 +153,15 @@ async fn changes_of_devices_reach_the_other_node_though_it_was_off() {
     t.net.drive(second.ok("POST", "v3/logout", json!({}))).await;
     let a = t.net.start(seed);
     t.alice.at(&a);
-    sync_until(&mut t.net, &mut t.alice, "alice learns of it", |answer| {
-        has_changed(answer, &bob)
-    })
-    .await;
-    t.net.until("the list is up to date", || async {
-        let found = t.alice.query(&bob).await;
-        let devices = found["device_keys"][&bob].as_object().unwrap();
-        devices.keys().collect::<Vec<_>>() == ["BOB1", "BOB3"]
-    })
-    .await;
+    sync_until(&mut t.net, &mut t.alice, "alice learns of it", |answer| has_changed(answer, &bob))
+        .await;
+    t.net
+        .until("the list is up to date", || async {
+            let found = t.alice.query(&bob).await;
+            let devices = found["device_keys"][&bob].as_object().unwrap();
+            devices.keys().collect::<Vec<_>>() == ["BOB1", "BOB3"]
+        })
+        .await;
 
     // What is known is there though nobody can be asked.
     t.bob.leave();
@@ -207,18 +203,14 @@ async fn who_leaves_is_no_longer_followed_and_who_comes_is() {
         move |snap| messagehub_store::device_keys::count(snap, &bob)
     });
     assert_eq!(t.net.drive(kept).await, 0, "nobody would tell us of changes");
-    let room = shared_room(
-        &mut t.net,
-        (&t.a, &t.alice.session),
-        (&t.b, &t.bob.session),
-    )
-    .await;
+    let room = shared_room(&mut t.net, (&t.a, &t.alice.session), (&t.b, &t.bob.session)).await;
     sync_until(&mut t.net, &mut t.alice, "bob is back", |it| has_changed(it, &bob)).await;
-    t.net.until("his devices are known again", || async {
-        let bob = t.bob.session.user_id.clone();
-        read(&t.a.hs, move |snap| messagehub_store::device_keys::count(snap, &bob)).await == 1
-    })
-    .await;
+    t.net
+        .until("his devices are known again", || async {
+            let bob = t.bob.session.user_id.clone();
+            read(&t.a.hs, move |snap| messagehub_store::device_keys::count(snap, &bob)).await == 1
+        })
+        .await;
     drop(room);
 }
 
@@ -280,22 +272,24 @@ async fn cross_signing_keys_are_published_and_replaced_only_with_a_proof() {
     assert_eq!(own["user_signing_keys"][t.alice.user()], keys["user_signing_key"]);
 
     let alice = t.alice.user().to_owned();
-    t.net.until("bob's node has them", || async {
-        let found = t.bob.query(&alice).await;
-        found["self_signing_keys"][&alice] == keys["self_signing_key"]
-            && found["user_signing_keys"].get(&alice).is_none()
-    })
-    .await;
+    t.net
+        .until("bob's node has them", || async {
+            let found = t.bob.query(&alice).await;
+            found["self_signing_keys"][&alice] == keys["self_signing_key"]
+                && found["user_signing_keys"].get(&alice).is_none()
+        })
+        .await;
     new["auth"] = json!({
         "type": "m.login.password", "password": "a long enough password",
         "identifier": { "type": "m.id.user", "user": alice },
         "session": answer["session"],
     });
     t.net.drive(t.alice.ok("POST", path, new.clone())).await;
-    t.net.until("bob's node has the new ones", || async {
-        t.bob.query(&alice).await["master_keys"][&alice] == new["master_key"]
-    })
-    .await;
+    t.net
+        .until("bob's node has the new ones", || async {
+            t.bob.query(&alice).await["master_keys"][&alice] == new["master_key"]
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,17 +312,19 @@ async fn signatures_are_checked_and_seen_by_those_they_are_for() {
     assert_eq!(refused["failures"][&alice]["ALICE1"]["errcode"], "M_INVALID_SIGNATURE");
     sign(&mut signed, &alice, &own_key, 22);
     assert_eq!(t.net.drive(t.alice.ok("POST", path, body(&signed))).await, json!({}));
-    t.net.until("bob sees the signature", || async {
-        let found = t.bob.query(&alice).await;
-        found["device_keys"][&alice]["ALICE1"]["signatures"][&alice][&own_key].is_string()
-    })
-    .await;
+    t.net
+        .until("bob sees the signature", || async {
+            let found = t.bob.query(&alice).await;
+            found["device_keys"][&alice]["ALICE1"]["signatures"][&alice][&own_key].is_string()
+        })
+        .await;
 
     // Alice vouches for bob; only she sees it.
-    t.net.until("alice sees bob's master key", || async {
-        t.alice.query(&bob).await["master_keys"][&bob] == bobs["master_key"]
-    })
-    .await;
+    t.net
+        .until("alice sees bob's master key", || async {
+            t.alice.query(&bob).await["master_keys"][&bob] == bobs["master_key"]
+        })
+        .await;
     t.net.drive(t.alice.sync()).await;
     let mut master = bobs["master_key"].clone();
     let for_others = format!("ed25519:{}", public(23));
@@ -368,22 +364,26 @@ async fn messages_to_devices_arrive_in_order_once_and_wait_for_who_is_off() {
     t.net.drive(send_to_device(&t.alice, &bob, "BOB1", 0)).await;
     let b = t.net.start(seed);
     t.bob.at(&b);
-    t.net.until("all has arrived", || async {
-        let device = (t.bob.session.user_id.clone(), t.bob.session.device_id.clone());
-        let waiting = read(&b.hs, move |snap| {
-            let all = messagehub_store::StreamPos::ZERO;
-            messagehub_store::to_device::list(snap, (&device.0, &device.1), all, 1000)
-        });
-        waiting.await.len() == 250
-    })
-    .await;
+    t.net
+        .until("all has arrived", || async {
+            let device = (t.bob.session.user_id.clone(), t.bob.session.device_id.clone());
+            let waiting = read(&b.hs, move |snap| {
+                let all = messagehub_store::StreamPos::ZERO;
+                messagehub_store::to_device::list(snap, (&device.0, &device.1), all, 1000)
+            });
+            waiting.await.len() == 250
+        })
+        .await;
     let mut got = Vec::new();
     let first = t.net.drive(t.bob.sync()).await;
     got.extend(texts_to_device(&first));
     assert_eq!(got.len(), 100, "so many at a time");
     let (event, token) = (first["to_device"]["events"][0].clone(), t.bob.since.take());
-    assert_eq!(event, json!({
-        "type": "m.test", "sender": t.alice.user(), "content": { "n": 0 } }));
+    assert_eq!(
+        event,
+        json!({
+        "type": "m.test", "sender": t.alice.user(), "content": { "n": 0 } })
+    );
     let repeated = t.net.drive(t.bob.sync()).await;
     assert_eq!(texts_to_device(&repeated), got, "what was not acknowledged comes again");
     t.bob.since = token;
@@ -413,8 +413,7 @@ async fn a_message_may_be_for_all_devices_of_a_user() {
     assert!(texts_to_device(&answer).ends_with(&["2".to_owned()]));
     assert_eq!(texts_to_device(&t.net.drive(t.bob.sync()).await), ["1"]);
     let large = json!({ "messages": { bob: { "*": { "x": "y".repeat(70_000) } } } });
-    let (status, _) =
-        t.net.drive(t.alice.call("PUT", "v3/sendToDevice/m.test/large", large)).await;
+    let (status, _) = t.net.drive(t.alice.call("PUT", "v3/sendToDevice/m.test/large", large)).await;
     assert_eq!(status, 413);
 }
 
@@ -528,10 +527,11 @@ async fn presence_reaches_who_shares_a_room_and_nothing_is_sent_when_nothing_cha
 
     let clock = t.net.clock.clone().unwrap();
     clock.advance(120_000);
-    t.net.until("her node takes her for gone", || async {
-        presence_of(&t.bob, &alice).await == "offline"
-    })
-    .await;
+    t.net
+        .until("her node takes her for gone", || async {
+            presence_of(&t.bob, &alice).await == "offline"
+        })
+        .await;
     let carol = t.net.start(3);
     let carol = t.net.drive(Client::register(&carol, "carol", "C")).await;
     assert_eq!(t.net.drive(presence_of(&carol, &alice)).await, "403");
@@ -580,14 +580,108 @@ async fn a_new_name_arrives_though_the_other_node_was_off() {
     let alice = t.alice.session.user_id.clone();
     t.net.drive(profiles::set(&t.a.hs, &alice, &alice, name)).await.unwrap();
     let b = t.net.start(seed);
-    t.net.until("b shows the new name", || async {
-        let (room_id, alice) = (t.room_id.clone(), alice.clone());
-        let shown = read(&b.hs, move |snap| {
-            let room = rooms::find(snap, &room_id)?.unwrap();
-            let member = memberships::find(snap, room.nid, &alice)?.unwrap();
-            events::pdu(snap, member.event.unwrap())
-        });
-        shown.await.content().get().contains("Wonderland")
+    t.net
+        .until("b shows the new name", || async {
+            let (room_id, alice) = (t.room_id.clone(), alice.clone());
+            let shown = read(&b.hs, move |snap| {
+                let room = rooms::find(snap, &room_id)?.unwrap();
+                let member = memberships::find(snap, room.nid, &alice)?.unwrap();
+                events::pdu(snap, member.event.unwrap())
+            });
+            shown.await.content().get().contains("Wonderland")
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn further_profile_fields_are_seen_by_other_nodes() {
+    let mut t = two().await;
+    let path = |field: &str| format!("v3/profile/{}/{field}", t.alice.user());
+    for (field, value) in [("m.tz", json!("Europe/Berlin")), ("org.example.x", json!({ "a": [1] }))]
+    {
+        t.net.drive(t.alice.ok("PUT", &path(field), json!({ field: value }))).await;
+        let seen = t.net.drive(t.bob.ok("GET", &path(field), json!({}))).await;
+        assert_eq!(seen, json!({ field: value }));
+    }
+    let of_alice = format!("v3/profile/{}", t.alice.user());
+    let all = t.net.drive(t.bob.ok("GET", &of_alice, json!({})));
+    assert_eq!(
+        all.await,
+        json!({
+        "displayname": "alice", "m.tz": "Europe/Berlin", "org.example.x": { "a": [1] } })
+    );
+    t.net.drive(t.alice.ok("DELETE", &path("m.tz"), json!({}))).await;
+    for (method, field, body, status, errcode) in [
+        ("GET", "m.tz", json!({}), 404, "M_NOT_FOUND"),
+        ("PUT", "m.tz", json!({}), 400, "M_MISSING_PARAM"),
+        ("PUT", "Bad", json!({ "Bad": 1 }), 400, "M_INVALID_PARAM"),
+        ("PUT", "displayname", json!({ "displayname": 7 }), 400, "M_INVALID_PARAM"),
+    ] {
+        let (got, answer) = t.net.drive(t.alice.call(method, &path(field), body)).await;
+        assert_eq!((got, answer["errcode"].as_str()), (status, Some(errcode)), "{method} {field}");
+    }
+    let (status, _) = t.net.drive(t.bob.call("PUT", &path("m.tz"), json!({ "m.tz": "x" }))).await;
+    assert_eq!(status, 403);
+    // A name may be taken away.
+    t.net.drive(t.alice.ok("PUT", &path("displayname"), json!({ "displayname": null }))).await;
+    let (status, _) = t.net.drive(t.bob.call("GET", &path("displayname"), json!({}))).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn typing_needs_no_timeout_and_receipts_a_thread_that_is_there() {
+    let mut t = two().await;
+    let typing = format!("v3/rooms/{}/typing/{}", t.room_id, t.bob.user());
+    t.net.drive(t.bob.ok("PUT", &typing, json!({ "typing": true }))).await;
+    let bob = t.bob.user().to_owned();
+    let room_id = t.room_id.clone();
+    let ephemeral = |answer: &Value| {
+        let room = &answer["rooms"]["join"][room_id.as_str()];
+        room["ephemeral"]["events"].as_array().cloned().unwrap_or_default()
+    };
+    sync_until(&mut t.net, &mut t.alice, "alice sees bob type", |answer| {
+        ephemeral(answer).iter().any(|event| event["content"]["user_ids"] == json!([bob]))
     })
     .await;
+
+    let sent = format!("v3/rooms/{}/send/m.room.message/t1", t.room_id);
+    let sent = t.net.drive(t.bob.ok("PUT", &sent, json!({ "body": "x", "msgtype": "m.text" })));
+    let event_id = sent.await["event_id"].as_str().unwrap().to_owned();
+    let receipt = |thread: &str| {
+        json!([{ "edu_type": "m.receipt", "content": { t.room_id.as_str(): { "m.read": {
+            &bob: { "event_ids": [&event_id], "data": { "ts": 1, "thread_id": thread } } } } } }])
+    };
+    t.net
+        .until("the message arrives", || async { texts(&t.a.hs, &t.room_id).await == ["x"] })
+        .await;
+    t.net.drive(t.alice.sync()).await;
+    t.net.drive(push_edus(&t.b, &t.a, "r1", receipt("$made-up"))).await;
+    assert!(ephemeral(&t.net.drive(t.alice.sync()).await).is_empty(), "no such thread");
+    t.net.drive(push_edus(&t.b, &t.a, "r2", receipt("main"))).await;
+    let events = ephemeral(&t.net.drive(t.alice.sync()).await);
+    assert_eq!(events[0]["content"][&event_id]["m.read"][&bob]["thread_id"], "main");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deactivated_user_leaves_and_is_gone_for_other_nodes() {
+    let mut t = two().await;
+    t.net.drive(t.bob.upload_keys(11)).await;
+    let path = "v3/account/deactivate";
+    let (status, _) = t.net.drive(t.bob.call("POST", path, json!({}))).await;
+    assert_eq!(status, 401);
+    let auth = json!({ "auth": {
+        "type": "m.login.password", "password": "a long enough password",
+        "identifier": { "type": "m.id.user", "user": t.bob.user() } } });
+    t.net.drive(t.bob.ok("POST", path, auth)).await;
+    let (status, answer) = t.net.drive(t.bob.call("GET", "v3/account/whoami", json!({}))).await;
+    assert_eq!((status, answer["errcode"].as_str()), (401, Some("M_UNKNOWN_TOKEN")));
+    t.net
+        .until("alice sees him leave", || async {
+            membership(&t.a.hs, &t.room_id, &t.bob.session.user_id).await
+                == Some(MembershipState::Leave)
+        })
+        .await;
+    let path = format!("v3/profile/{}", t.bob.user());
+    let (status, _) = t.net.drive(t.alice.call("GET", &path, json!({}))).await;
+    assert_eq!(status, 404);
 }

@@ -111,9 +111,8 @@ fn may_kick(shown: &str, user_id: &UserId, rules: &RoomVersionRules) -> bool {
         content: Value,
     }
     let shown: Vec<Shown> = serde_json::from_str(shown).unwrap_or_default();
-    let find = |kind: &str| {
-        shown.iter().find(|event| event.r#type == kind && event.state_key.is_empty())
-    };
+    let find =
+        |kind: &str| shown.iter().find(|event| event.r#type == kind && event.state_key.is_empty());
     let Some(create) = find("m.room.create") else { return false };
     let rules = &rules.authorization;
     let creator = match rules.use_room_create_sender {

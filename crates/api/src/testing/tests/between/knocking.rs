@@ -131,8 +131,7 @@ async fn only_rooms_that_say_so_are_knocked_on() {
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     let room_id = room_with(&mut net, (&a, &alice), json!({ "join_rule": "invite" })).await;
     let refusal = net.drive(knock(&b, &bob, &room_id, vec![a.owned_name()])).await;
-    let forbidden =
-        matches!(refusal, Err(KnockError::Remote(RemoteJoinError::Forbidden { .. })));
+    let forbidden = matches!(refusal, Err(KnockError::Remote(RemoteJoinError::Forbidden { .. })));
     assert!(forbidden, "{refusal:?}");
     let refusal = net.drive(knock(&b, &bob, &room_id, vec![c.owned_name()])).await;
     let unknown = matches!(refusal, Err(KnockError::Remote(RemoteJoinError::UnknownRoom)));

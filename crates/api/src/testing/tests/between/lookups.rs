@@ -29,8 +29,10 @@ async fn an_access_list_holds_at_every_door() {
     let event_id = net
         .drive(set_at(&a.hs, &alice, &room_id, ("m.room.topic", ""), json!({ "topic": "t" })))
         .await;
-    net.until("b has it", || async { shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await })
-        .await;
+    net.until("b has it", || async {
+        shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
+    })
+    .await;
     net.drive(say(&b.hs, &bob, &room_id, "still in")).await;
     net.until("a hears b", || async { texts(&a.hs, &room_id).await == ["still in"] }).await;
     let acl = json!({ "allow": ["*"], "deny": [b.name()], "allow_ip_literals": true });
@@ -48,8 +50,7 @@ async fn an_access_list_holds_at_every_door() {
     let invited = (&*bob.user_id, &*alice.user_id);
     let (invite_id, invite) = completed(&b, &room_id, invited, (&template, "invite"));
     let create = create_event(&b.hs, &room_id).await;
-    let invite =
-        json!({ "room_version": "12", "event": invite, "invite_room_state": [create] });
+    let invite = json!({ "room_version": "12", "event": invite, "invite_room_state": [create] });
     let (join_id, leave_id) = (enc(join_id), enc(leave_id));
     let (knock_id, invite_id) = (enc(knock_id), enc(invite_id));
     let none = || Value::Null;
@@ -117,7 +118,13 @@ async fn time_of(hs: &Homeserver, room_id: &OwnedRoomId, text: &str) -> u64 {
     read(hs, move |snap| {
         let room = rooms::find(snap, &room_id)?.unwrap();
         let all = (StreamPos(i64::MIN), StreamPos(i64::MAX));
-        let events = events::page(snap, room.nid, all, messagehub_store::events::Direction::Forward, 10_000)?;
+        let events = events::page(
+            snap,
+            room.nid,
+            all,
+            messagehub_store::events::Direction::Forward,
+            10_000,
+        )?;
         let found = events.iter().find(|event| event.pdu.content().get().contains(&text));
         Ok(found.unwrap().pdu.origin_server_ts().get().into())
     })

@@ -126,25 +126,6 @@ async fn what_was_said_without_knowing_is_signed_afterwards() {
     for other in [a.name(), p.name()] {
         net.hub.set_link(b.name(), other, Link::Up);
     }
-    for _ in 0..100 {
-        net.drive(tokio::time::sleep(Duration::from_secs(1))).await;
-    }
-    for (name, node) in [("a", &a), ("b", &b), ("p", &p)] {
-        let wanted = room_id.clone();
-        let dump = read(&node.hs, move |snap| {
-            let room = rooms::find(snap, &wanted)?.unwrap();
-            let mut out = Vec::new();
-            for nid in 1..60 {
-                if let Ok(event) = events::get(snap, messagehub_store::EventNid(nid)) {
-                    if event.room == room.nid {
-                        out.push(format!("{} {:?} {:?} {}", event.pdu.kind(), event.standing, event.pos, &event.pdu.content().get().chars().take(60).collect::<String>()));
-                    }
-                }
-            }
-            Ok(out)
-        }).await;
-        eprintln!("== {name} {} {:#?}", node.name(), dump);
-    }
     for node in [&a, &p] {
         net.until("it is heard", || async { texts(&node.hs, &room_id).await == ["unknowing"] })
             .await;
