@@ -13,7 +13,6 @@ synapse_sh=$(realpath "${2:?usage: run.sh HSBENCH SYNAPSE_SH [WORK_DIR]}")
 work=${3:-$(mktemp -d)}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 binary=$(realpath "${MESSAGEHUB_BIN:-$root/target/release/messagehub}")
-unset MESSAGEHUB_BIN # the node takes every variable of that form for a key
 runs=${RUNS:-3}
 mkdir -p "$work"
 work=$(realpath "$work")
@@ -21,31 +20,8 @@ synapse_dir=${SYNAPSE_DIR:-$work/synapse}
 out=$work/results.jsonl
 : >"$out"
 
-children=()
-end() {
-    kill "${children[@]}" 2>/dev/null || true
-    wait 2>/dev/null || true
-}
-trap end EXIT
+. "$root/tests/bench/lib.sh"
 
-# Loopback only: nothing of a measurement may leave the machine.
-export MESSAGEHUB_RATE_LIMITS=null MESSAGEHUB_LIBP2P_MDNS=false MESSAGEHUB_REGISTRATION=open
-node() { # NAME PORT LIBP2P_PORT [BOOTSTRAP]
-    rm -rf "${work:?}/$1"
-    env MESSAGEHUB_LIBP2P_LISTEN_ADDRESSES="/ip4/127.0.0.1/tcp/$3,/ip4/127.0.0.1/udp/$3/quic-v1" \
-        ${4:+"MESSAGEHUB_LIBP2P_DHT_BOOTSTRAP_PEERS=$4"} \
-        "$binary" --data "$work/$1" --listen "127.0.0.1:$2" >"$work/$1.out" 2>"$work/$1.log" &
-    children+=($!)
-    pid=$!
-}
-answers() { # URL
-    for _ in $(seq 600); do
-        curl -fs "$1/_matrix/client/versions" >/dev/null && return
-        sleep 0.1
-    done
-    echo "$1 does not answer" >&2
-    exit 1
-}
 measure() { # LABEL PID ARGUMENTS...
     local label=$1 pids=$2
     shift 2
@@ -76,14 +52,10 @@ a=$pid
 answers http://127.0.0.1:18008
 one_server messagehub "$a" http://127.0.0.1:18008 2000
 
-peer=$("$binary" --data "$work/a" status --json | sed 's/.*"peer_id":"\([^"]*\)","addresses.*/\1/')
-node b 18009 18109 "/ip4/127.0.0.1/tcp/18108/p2p/$peer"
+node b 18009 18109 "/ip4/127.0.0.1/tcp/18108/p2p/$(peer_id a)"
 b=$pid
 answers http://127.0.0.1:18009
-for _ in $(seq 100); do
-    "$binary" --data "$work/b" peers --json | grep -q '"server_name":"b' && break
-    sleep 0.1
-done
+meets b
 measure messagehub-two-nodes "$a,$b" --url http://127.0.0.1:18008 --url http://127.0.0.1:18009 \
     echo --messages 100 --warmup 10
 kill "$a" "$b"

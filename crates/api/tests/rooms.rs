@@ -152,6 +152,8 @@ async fn bad_requests_to_a_room_are_refused() {
     let user = json!({ "user_id": ben_id }).to_string();
     let alias = format!("/directory/room/%23a:{}", api.server.hs.server_name());
     let of_room = json!({ "room_id": room }).to_string();
+    let (upgrade, listed) =
+        (format!("/rooms/{room}/upgrade"), format!("/directory/list/room/{room}"));
     let cases: &[Refusal<'_>] = &[
         (&ann, ("PUT", &format!("{send}/1")), &large, (413, "M_TOO_LARGE")),
         (&ann, ("PUT", &format!("{send}/1")), "nonsense", (400, "M_NOT_JSON")),
@@ -176,7 +178,20 @@ async fn bad_requests_to_a_room_are_refused() {
         (&ann, ("POST", &format!("/rooms/{room}/forget")), "{}", (400, "M_UNKNOWN")),
         (&ben, ("PUT", &alias), &of_room, (403, "M_FORBIDDEN")),
         (&ann, ("GET", &alias), "", (404, "M_NOT_FOUND")),
-        (&ann, ("POST", &format!("/knock/{room}")), "{}", (404, "M_UNRECOGNIZED")),
+        (&ben, ("POST", &format!("/knock/{room}")), "{}", (403, "M_FORBIDDEN")),
+        (&ben, ("POST", "/knock/!bm8tc3VjaC1yb29tLW5vLXN1Y2gtcm9vbS1ubw"), "{}", (404, "M_NOT_FOUND")),
+        (&ben, ("POST", &upgrade), r#"{"new_version":"12"}"#, (403, "M_FORBIDDEN")),
+        (&ann, ("POST", &upgrade), r#"{"new_version":"odd"}"#, (400, "M_UNSUPPORTED_ROOM_VERSION")),
+        (&ben, ("PUT", &listed), r#"{"visibility":"public"}"#, (403, "M_FORBIDDEN")),
+        (&ben, ("GET", "/directory/list/room/!no:example.org"), "", (404, "M_NOT_FOUND")),
+        (&ben, ("GET", "/publicRooms?since=x"), "", (400, "M_INVALID_PARAM")),
+        (
+            &ann,
+            ("PUT", &format!("/user/{ben_id}/rooms/{room}/tags/u.x")),
+            "{}",
+            (403, "M_FORBIDDEN"),
+        ),
+        (&ann, ("POST", &format!("/rooms/{room}/nothing")), "{}", (404, "M_UNRECOGNIZED")),
     ];
     let position = api.server.hs.store.position();
     for (token, request, body, (status, errcode)) in cases {

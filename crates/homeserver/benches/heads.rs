@@ -78,11 +78,7 @@ async fn share(hs: &Homeserver, friend: &OwnedServerName) {
     shared.await.expect("the store");
 }
 
-async fn compare(
-    hs: &Homeserver,
-    friend: &OwnedServerName,
-    asked: HeadsRequest,
-) -> HeadsResponse {
+async fn compare(hs: &Homeserver, friend: &OwnedServerName, asked: HeadsRequest) -> HeadsResponse {
     heads::compare(hs, friend.clone(), asked).await.expect("the store")
 }
 

@@ -1,7 +1,8 @@
-//! Token buckets for whatever has a name, bounded in number. Unlike [`crate::rate`], whose limits
-//! for clients the configuration can switch off, these stand between us and other nodes.
+//! Token buckets for whatever has a name, bounded in number.
 
 use std::{collections::HashMap, hash::Hash};
+
+use crate::rate::Limited;
 
 /// How fast something may happen.
 #[derive(Debug, Clone, Copy)]
@@ -48,15 +49,23 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         self.buckets.get(key).is_none_or(|bucket| bucket.at(self.pace, now_ms).tokens >= 1.0)
     }
 
-    /// Milliseconds until there is a token.
-    pub(crate) fn wait_ms(&self, key: &K, now_ms: u64) -> u64 {
+    /// Takes one token.
+    ///
+    /// # Errors
+    /// [`Limited`] when there is none.
+    pub(crate) fn check(&mut self, key: &K, now_ms: u64) -> Result<(), Limited> {
+        match self.take(key, now_ms) {
+            true => Ok(()),
+            false => Err(Limited { retry_after_ms: self.wait_ms(key, now_ms) }),
+        }
+    }
+
+    /// Milliseconds until there is a token, rounded up.
+    fn wait_ms(&self, key: &K, now_ms: u64) -> u64 {
         let tokens =
             self.buckets.get(key).map_or(1.0, |bucket| bucket.at(self.pace, now_ms).tokens);
         let missing = (1.0 - tokens).max(0.0);
-        // Rounded up to the next tenth of a second; longer than an hour is of no use to anybody.
-        let tenths = (0..36_000_u32)
-            .find(|tenths| f64::from(*tenths) / 10.0 * self.pace.per_second >= missing);
-        u64::from(tenths.unwrap_or(36_000)) * 100
+        whole((missing / self.pace.per_second * 1000.0).ceil())
     }
 
     fn bucket(&mut self, key: &K, now_ms: u64) -> &mut Bucket {
@@ -86,6 +95,16 @@ impl Bucket {
         let earned = f64::from(passed_ms) / 1000.0 * pace.per_second;
         Self { tokens: (self.tokens + earned).min(pace.burst), seen_ms: now_ms }
     }
+}
+
+/// A number of milliseconds without its fraction.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the value is not negative, and one that is too large becomes the largest"
+)]
+fn whole(ms: f64) -> u64 {
+    ms as u64
 }
 
 #[cfg(test)]

@@ -15,10 +15,12 @@ use messagehub_store::{
 };
 use ruma::{
     DeviceId, EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, RoomId, UInt, UserId,
-    events::{StateEventType, TimelineEventType},
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
+
+use crate::visibility::membership_in;
 
 /// How events are written for one reader.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +71,8 @@ struct ClientEvent<'a> {
 struct Unsigned<'a> {
     age: UInt,
     #[serde(skip_serializing_if = "Option::is_none")]
+    membership: Option<MembershipState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     prev_content: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prev_sender: Option<&'a UserId>,
@@ -102,6 +106,7 @@ impl Format<'_> {
             false => None,
         };
         let mut unsigned = Unsigned::new(pdu, self.now);
+        unsigned.membership = self.membership(snap, event)?;
         unsigned.redacted_because = redacted_because;
         unsigned.transaction_id = transaction_id;
         if let Some(replaced) = &replaced {
@@ -110,6 +115,27 @@ impl Format<'_> {
             unsigned.replaces_state = Some(replaced.event_id());
         }
         self.write(pdu, unsigned)
+    }
+
+    /// What the reader was in the room at the time of an event, or is by it where it is about them;
+    /// `None` where that is not known.
+    ///
+    /// Spec: Client-Server API, "Room event format", `unsigned.membership`.
+    fn membership(
+        &self,
+        snap: &Snapshot<'_>,
+        event: &StoredEvent,
+    ) -> Result<Option<MembershipState>, StoreError> {
+        let (pdu, reader) = (&event.pdu, self.reader.user_id.as_str());
+        if *pdu.kind() == TimelineEventType::RoomMember && pdu.state_key() == Some(reader) {
+            return Ok(membership_in(pdu));
+        }
+        let Some(state) = event.state_before else { return Ok(None) };
+        let member = match room_state::get(snap, state, &StateEventType::RoomMember, reader)? {
+            Some(nid) => membership_in(&*events::pdu(snap, nid)?),
+            None => None,
+        };
+        Ok(Some(member.unwrap_or(MembershipState::Leave)))
     }
 
     fn write(&self, pdu: &Pdu, unsigned: Unsigned<'_>) -> Result<Box<RawValue>, StoreError> {
@@ -136,6 +162,7 @@ impl Unsigned<'_> {
     fn new(pdu: &Pdu, now: MilliSecondsSinceUnixEpoch) -> Self {
         Self {
             age: now.get().saturating_sub(pdu.origin_server_ts().get()),
+            membership: None,
             prev_content: None,
             prev_sender: None,
             redacted_because: None,

@@ -66,7 +66,7 @@ struct Gap {
     room: Room,
     /// Events that waiting ones name, and that do not wait themselves.
     missing: Vec<OwnedEventId>,
-    /// Waiting events that name them, of each server the oldest first.
+    /// Waiting events that name them: for each the oldest first.
     waiting: Vec<Waiting>,
     /// Our forward extremities.
     earliest: Vec<OwnedEventId>,
@@ -278,15 +278,13 @@ fn read_gap(
     if missing.is_empty() {
         return Ok(None);
     }
-    let mut waiting = waiting(snap, &room.room_id)?;
-    waiting.retain(|waiting| waiting.names_any(&missing));
+    let mut waiting = interleaved(waiting(snap, &room.room_id)?, &missing);
     waiting.truncate(MAX_IDS);
     let earliest = heads(snap, &room)?;
     Ok(Some(Gap { room, missing, waiting, earliest }))
 }
 
-/// The waiting events of a room: the oldest of each server first, then the second of each, so that
-/// no server's events take the places of all others'.
+/// The waiting events of a room, the oldest first.
 fn waiting(snap: &Snapshot<'_>, room_id: &RoomId) -> Result<Vec<Waiting>, StoreError> {
     let mut waiting: Vec<Waiting> = pending::list(snap, room_id)?
         .into_iter()
@@ -296,13 +294,27 @@ fn waiting(snap: &Snapshot<'_>, room_id: &RoomId) -> Result<Vec<Waiting>, StoreE
         })
         .collect();
     waiting.sort_by_key(|waiting| waiting.claim.depth);
-    let mut of_each: BTreeMap<OwnedServerName, usize> = BTreeMap::new();
-    waiting.sort_by_cached_key(|waiting| {
-        let count = of_each.entry(waiting.maker().to_owned()).or_default();
-        *count += 1;
-        *count
-    });
     Ok(waiting)
+}
+
+/// Those that name missing events: for each of these one, then a second for each, so that none is
+/// passed over because many wait for another.
+fn interleaved(waiting: Vec<Waiting>, missing: &[OwnedEventId]) -> Vec<Waiting> {
+    let mut for_each: BTreeMap<&OwnedEventId, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, Waiting)> = Vec::new();
+    for waiting in waiting {
+        let named = missing.iter().filter(|id| waiting.event.json.contains(id.as_str()));
+        let rank = named
+            .map(|id| {
+                let count = for_each.entry(id).or_default();
+                *count += 1;
+                *count
+            })
+            .min();
+        ranked.extend(rank.map(|rank| (rank, waiting)));
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, waiting)| waiting).collect()
 }
 
 impl Waiting {
@@ -372,11 +384,7 @@ async fn ask_in_order(
         return Ok((Answer::NothingBetween, 0));
     }
     let told = found.len();
-    let parcel = Parcel {
-        room_id: gap.room.room_id.clone(),
-        from: server.clone(),
-        pdus: found,
-    };
+    let parcel = Parcel { room_id: gap.room.room_id.clone(), from: server.clone(), pdus: found };
     let outcomes = ingest::events(hs, parcel).await?;
     let is_here =
         |outcome: &EventOutcome| matches!(outcome, EventOutcome::Known | EventOutcome::StillParked);

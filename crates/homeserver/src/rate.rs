@@ -1,16 +1,19 @@
 //! How fast clients may act, and servers may invite: token buckets, bounded in number.
 
 use std::{
-    collections::HashMap,
     fmt,
+    hash::Hash,
     sync::{Mutex, PoisonError},
 };
 
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, OwnedUserId};
 
-use crate::RateLimits;
+use crate::{
+    RateLimits,
+    buckets::{Buckets, Pace},
+};
 
-/// Buckets kept at once. A full bucket says nothing and is dropped first; a household needs
+/// Buckets of one kind kept at once. A full bucket says nothing and is dropped first; a household needs
 /// tens, and 10,000 cost about 2 MB.
 const MAX_BUCKETS: usize = 10_000;
 
@@ -66,27 +69,23 @@ pub struct Limited {
 /// Token buckets for everybody.
 pub struct RateLimiter {
     limits: Option<RateLimits>,
-    buckets: Mutex<HashMap<RateKey, Bucket>>,
+    kinds: Mutex<Kinds>,
 }
 
-/// Tokens left when last looked at.
-#[derive(Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    seen_ms: u64,
-}
-
-/// Tokens a second, and how many at most.
-#[derive(Clone, Copy)]
-struct Pace {
-    per_second: f64,
-    full: f64,
+/// The buckets, by what is done.
+struct Kinds {
+    logins: Buckets<String>,
+    messages: Buckets<OwnedUserId>,
+    invites: Buckets<OwnedServerName>,
+    strange_invites: Buckets<()>,
+    knocks: Buckets<OwnedRoomId>,
+    policies: Buckets<String>,
 }
 
 impl RateLimiter {
     /// A limiter with these limits; `None` lets everything pass that clients do.
     pub fn new(limits: Option<RateLimits>) -> Self {
-        Self { limits, buckets: Mutex::default() }
+        Self { limits, kinds: Mutex::new(Kinds::new(limits.unwrap_or_default())) }
     }
 
     /// Takes one token.
@@ -95,26 +94,20 @@ impl RateLimiter {
     ///
     /// [`Limited`] when there is none.
     pub fn check(&self, key: RateKey, now: MilliSecondsSinceUnixEpoch) -> Result<(), Limited> {
-        let limits = match self.limits {
-            Some(limits) => limits,
-            // The configuration is about our own clients; what others may do does not depend on it.
-            None if key.is_of_a_client() => return Ok(()),
-            None => RateLimits::default(),
-        };
-        let pace = Pace::of(&key, limits);
+        // The configuration is about our own clients; what others may do does not depend on it.
+        if self.limits.is_none() && key.is_of_a_client() {
+            return Ok(());
+        }
         let now_ms = u64::from(now.get());
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&key) {
-            make_room(&mut buckets, limits, now_ms);
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        match key {
+            RateKey::Login(who) => kinds.logins.check(&who, now_ms),
+            RateKey::Message(user_id) => kinds.messages.check(&user_id, now_ms),
+            RateKey::Invite(server) => kinds.invites.check(&server, now_ms),
+            RateKey::StrangeInvite => kinds.strange_invites.check(&(), now_ms),
+            RateKey::Knock(room_id) => kinds.knocks.check(&room_id, now_ms),
+            RateKey::Policy(who) => kinds.policies.check(&who, now_ms),
         }
-        let bucket = buckets.entry(key).or_insert(Bucket { tokens: pace.full, seen_ms: now_ms });
-        bucket.fill(pace, now_ms);
-        if bucket.tokens < 1.0 {
-            let wait_ms = (1.0 - bucket.tokens) / pace.per_second * 1000.0;
-            return Err(Limited { retry_after_ms: whole(wait_ms.ceil()) });
-        }
-        bucket.tokens -= 1.0;
-        Ok(())
     }
 }
 
@@ -131,57 +124,23 @@ impl RateKey {
     }
 }
 
-impl Pace {
-    fn of(key: &RateKey, limits: RateLimits) -> Self {
-        match key {
-            RateKey::Login(_) => {
-                let per_minute = f64::from(limits.logins_per_minute);
-                Self { per_second: per_minute / 60.0, full: per_minute }
-            }
-            RateKey::Message(_) => {
-                let per_second = f64::from(limits.messages_per_second);
-                Self { per_second, full: per_second * BURST_SECONDS }
-            }
-            RateKey::Invite(_) => Self { per_second: 1.0 / SECONDS_PER_INVITE, full: INVITES },
-            RateKey::StrangeInvite => {
-                Self { per_second: 1.0 / SECONDS_PER_STRANGE_INVITE, full: STRANGE_INVITES }
-            }
-            RateKey::Policy(_) => Self { per_second: POLICY_PER_SECOND, full: POLICIES },
-            RateKey::Knock(_) => Self { per_second: 1.0 / SECONDS_PER_KNOCK, full: KNOCKS },
+impl Kinds {
+    fn new(limits: RateLimits) -> Self {
+        let (logins, messages) =
+            (f64::from(limits.logins_per_minute), f64::from(limits.messages_per_second));
+        Self {
+            logins: buckets(logins / 60.0, logins),
+            messages: buckets(messages, messages * BURST_SECONDS),
+            invites: buckets(1.0 / SECONDS_PER_INVITE, INVITES),
+            strange_invites: buckets(1.0 / SECONDS_PER_STRANGE_INVITE, STRANGE_INVITES),
+            knocks: buckets(1.0 / SECONDS_PER_KNOCK, KNOCKS),
+            policies: buckets(POLICY_PER_SECOND, POLICIES),
         }
     }
 }
 
-impl Bucket {
-    fn fill(&mut self, pace: Pace, now_ms: u64) {
-        let passed_ms = u32::try_from(now_ms.saturating_sub(self.seen_ms)).unwrap_or(u32::MAX);
-        let earned = f64::from(passed_ms) / 1000.0 * pace.per_second;
-        self.tokens = (self.tokens + earned).min(pace.full);
-        self.seen_ms = now_ms;
-    }
-}
-
-/// Drops the buckets that are full again, and all of them when none is: a flood of invented keys
-/// costs the honest a fresh bucket and the node no memory.
-fn make_room(buckets: &mut HashMap<RateKey, Bucket>, limits: RateLimits, now_ms: u64) {
-    buckets.retain(|key, bucket| {
-        let pace = Pace::of(key, limits);
-        bucket.fill(pace, now_ms);
-        bucket.tokens < pace.full
-    });
-    if buckets.len() >= MAX_BUCKETS {
-        buckets.clear();
-    }
-}
-
-/// A non-negative number of milliseconds without its fraction.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the value is a wait of at most a minute"
-)]
-fn whole(ms: f64) -> u64 {
-    ms as u64
+fn buckets<K: Hash + Eq + Clone>(per_second: f64, burst: f64) -> Buckets<K> {
+    Buckets::new(Pace { per_second, burst }, MAX_BUCKETS)
 }
 
 #[cfg(test)]
@@ -231,14 +190,5 @@ mod tests {
         for _ in 0..10_000 {
             limiter.check(login(), timestamp(0)).unwrap();
         }
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let limiter = RateLimiter::new(Some(LIMITS));
-        for i in 0..3 * MAX_BUCKETS {
-            limiter.check(RateKey::Login(i.to_string()), timestamp(0)).unwrap();
-        }
-        assert!(limiter.buckets.lock().unwrap().len() <= MAX_BUCKETS);
     }
 }

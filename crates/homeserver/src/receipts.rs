@@ -125,7 +125,10 @@ pub fn ingest(
                 event_id: event_id.clone(),
                 ts: read.data.ts.unwrap_or(MilliSecondsSinceUnixEpoch(ruma::uint!(0))),
             };
-            if is_thread_here(txn, &room, &receipt.thread)? && advances(txn, &room, &receipt)? {
+            if is_thread_here(txn, &room, &receipt.thread)?
+                && !is_elsewhere(txn, &room, &receipt.event_id)?
+                && advances(txn, &room, &receipt)?
+            {
                 receipts::set(txn, room.nid, &receipt)?;
             }
         }
@@ -234,6 +237,11 @@ fn is_thread_here(
 ) -> Result<bool, StoreError> {
     let ReceiptThread::Thread(root) = thread else { return Ok(is_known_thread(thread)) };
     Ok(events::find(snap, root)?.is_some_and(|event| event.room == room.nid))
+}
+
+/// Whether an event is of another room. One that has not arrived yet may be of this one.
+fn is_elsewhere(snap: &Snapshot<'_>, room: &Room, event_id: &EventId) -> Result<bool, StoreError> {
+    Ok(events::find(snap, event_id)?.is_some_and(|event| event.room != room.nid))
 }
 
 fn is_known_thread(thread: &ReceiptThread) -> bool {

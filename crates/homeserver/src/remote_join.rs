@@ -494,7 +494,11 @@ async fn install(
             let mut room = rooms::of_version(txn, &id, &verified.version)?;
             let user_id = verified.join.pdu().sender().to_owned();
             let admitted = apply(txn, &us, &mut room, verified)?;
-            joins_under_way::end(txn, &id, &user_id)?;
+            // A join that waits for what came before it may never find its place here, while others
+            // believe in it.
+            if memberships::is_joined(txn, room.nid, &user_id)? {
+                joins_under_way::end(txn, &id, &user_id)?;
+            }
             Ok::<_, RemoteJoinError>((room, admitted))
         })
         .await?;

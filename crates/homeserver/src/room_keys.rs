@@ -23,6 +23,7 @@ use self::{asking::Asking, audience::Look, held::HeldKeys, own::OwnKeys};
 use crate::{
     Homeserver,
     buckets::{Buckets, Pace},
+    rate::Limited,
     peers::Counters,
 };
 
@@ -120,14 +121,12 @@ impl RoomKeys {
         self.tables().held.insert(room_id, key, now_ms);
     }
 
-    /// Whether a server may ask for keys once more; else the milliseconds it has to wait.
-    pub(crate) fn may_ask(&self, server: &ServerName, now_ms: u64) -> Result<(), u64> {
-        let mut tables = self.tables();
-        let server = server.to_owned();
-        match tables.givings.take(&server, now_ms) {
-            true => Ok(()),
-            false => Err(tables.givings.wait_ms(&server, now_ms)),
-        }
+    /// Whether a server may ask for keys once more.
+    ///
+    /// # Errors
+    /// [`Limited`] when it asks too often.
+    pub(crate) fn may_ask(&self, server: &ServerName, now_ms: u64) -> Result<(), Limited> {
+        self.tables().givings.check(&server.to_owned(), now_ms)
     }
 
     /// Forgets what no fresh frame can need any more.

@@ -9,11 +9,12 @@ mod agenda;
 mod nearness;
 mod start;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use messagehub_store::{
-    StoreError, device_lists, memberships, outbox as outbox_rows, peer_book, peer_records::Kept, pending, txn_ids,
+    StoreError, device_lists, memberships, outbox as outbox_rows, peer_book, peer_records::Kept,
+    pending, txn_ids,
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use tokio::{
@@ -24,8 +25,9 @@ use tokio::{
 use crate::{
     Homeserver,
     clock::timestamp,
+    encryption,
     federation::{keys, route},
-    encryption, gap, heads, history, ingest, outbox,
+    gap, heads, history, ingest, outbox,
     peers::{Acceptance, Inbound},
     presence,
     records::{self, Believed},
@@ -35,6 +37,9 @@ use agenda::{Agenda, Job};
 
 /// How often heads are compared with every co-member that is connected (D11).
 const HEADS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether to try again to deliver something: the first pause after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Frames being taken in at once. The store is what they wait for; more would wait longer, and
 /// gossip forgets a frame after some seconds.
@@ -65,6 +70,8 @@ pub async fn run(hs: Homeserver, mut inbound: mpsc::Receiver<Inbound>) {
     let mut frames: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     let mut ticks = tokio::time::interval(HEADS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut retries = tokio::time::interval(RETRY_INTERVAL);
+    retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // In this order, so that a run repeats from its seed.
         tokio::select! {
@@ -73,6 +80,11 @@ pub async fn run(hs: Homeserver, mut inbound: mpsc::Receiver<Inbound>) {
             () = agenda.advance() => {}
             () = hs.peers.woken() => look_around(&hs, &mut agenda).await,
             _ = ticks.tick() => tick(&hs, &mut agenda).await,
+            _ = retries.tick() => {
+                if hs.peers.retries().is_any_delivery_due(hs.clock.now_ms()) {
+                    look_around(&hs, &mut agenda).await;
+                }
+            }
             report = inbound.recv(), if frames.len() < MAX_FRAMES => match report {
                 Some(Inbound::Frame { source, room_id, frame, reply }) => {
                     let delivery = ingest::Delivery { source, room_id, bytes: frame };
@@ -85,11 +97,7 @@ pub async fn run(hs: Homeserver, mut inbound: mpsc::Receiver<Inbound>) {
     }
 }
 
-async fn take(
-    hs: Homeserver,
-    delivery: ingest::Delivery,
-    reply: oneshot::Sender<Acceptance>,
-) {
+async fn take(hs: Homeserver, delivery: ingest::Delivery, reply: oneshot::Sender<Acceptance>) {
     let acceptance = ingest::frame(&hs, delivery).await;
     if reply.send(acceptance).is_err() {
         tracing::debug!("the transport did not wait for the verdict on a frame");
@@ -200,11 +208,18 @@ async fn compare_with_connected(hs: &Homeserver, agenda: &mut Agenda) {
 
 /// What others of this node left to do: entries in the outbox, gaps, rooms that are behind.
 async fn look_around(hs: &Homeserver, agenda: &mut Agenda) {
-    match hs.store.read(outbox_rows::destinations).await {
-        Ok(destinations) => {
+    let outbox = hs.store.read(|snap| {
+        Ok::<_, StoreError>((outbox_rows::destinations(snap)?, outbox_rows::totals(snap)?))
+    });
+    match outbox.await {
+        Ok((destinations, totals)) => {
+            hs.peers.counters().outbox_waiting.store(totals.entries, Ordering::Relaxed);
+            hs.peers
+                .retries()
+                .keep_deliveries(&destinations.iter().map(|(to, _)| to.clone()).collect());
             for (to, newest) in destinations {
                 if hs.peers.retries().is_due(&to, newest, hs.clock.now_ms()) {
-                    agenda.add(Job::Outbox(to));
+                    agenda.add_unless_busy(Job::Outbox(to));
                 }
             }
         }

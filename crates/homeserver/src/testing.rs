@@ -22,6 +22,7 @@ use crate::{
     sessions::Session,
 };
 
+pub mod crowd;
 pub mod dag;
 pub mod sealing;
 

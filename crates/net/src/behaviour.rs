@@ -47,7 +47,7 @@ const MAX_PENDING: u32 = 64;
 
 /// Connections to one peer: both sides may dial TCP and QUIC at the same moment, while a relayed
 /// connection is replaced and AutoNAT dials back.
-const MAX_CONNECTIONS_PER_PEER: u32 = 6;
+pub(crate) const MAX_CONNECTIONS_PER_PEER: u32 = 6;
 
 /// How long a peer is remembered that multicast showed, and how often it is asked anew. A node that
 /// starts asks at once, and again after 1, 2, 4 … seconds until somebody answers.

@@ -310,9 +310,13 @@ impl Book {
         now: Instant,
     ) -> Gone {
         let Some(peer) = self.peers.get_mut(&id) else { return Gone::NotYet };
+        let was_relayed = peer.is_relayed();
         peer.connections.retain(|other| other.id != connection);
         if peer.is_connected() {
-            peer.plan_upgrade(now);
+            // Of a peer that was relayed before, the tries go on as planned.
+            if !was_relayed {
+                peer.plan_upgrade(now);
+            }
             return Gone::NotYet;
         }
         let announced = peer.end(now);

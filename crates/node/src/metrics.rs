@@ -57,8 +57,13 @@ impl Collector for HomeserverMetrics {
             let metric = encoder.encode_descriptor(&name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
-        let position = ConstGauge::new(self.hs.store.position().0);
         let kind = <Gauge as prometheus_client::metrics::TypedMetric>::TYPE;
+        let waiting = counters.outbox_waiting.load(Ordering::Relaxed);
+        let waiting = ConstGauge::new(i64::try_from(waiting).unwrap_or(i64::MAX));
+        let help = "Entries that wait in the outbox";
+        let metric = encoder.encode_descriptor("messagehub_outbox_waiting", help, None, kind)?;
+        waiting.encode(metric)?;
+        let position = ConstGauge::new(self.hs.store.position().0);
         let help = "The last position of the store";
         let metric = encoder.encode_descriptor("messagehub_position", help, None, kind)?;
         position.encode(metric)

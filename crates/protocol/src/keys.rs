@@ -182,10 +182,7 @@ impl VerifyKey {
 
     /// What is agreed on with the holder of the secret of `ephemeral`, an X25519 public key: the
     /// other end of [`PublicKey::agree`].
-    pub(crate) fn agree(
-        &self,
-        ephemeral: &[u8; AGREEMENT_BYTES],
-    ) -> Option<[u8; AGREEMENT_BYTES]> {
+    pub(crate) fn agree(&self, ephemeral: &[u8; AGREEMENT_BYTES]) -> Option<[u8; AGREEMENT_BYTES]> {
         let shared = x25519(self.signing_key.to_scalar_bytes(), *ephemeral);
         (shared != [0; AGREEMENT_BYTES]).then_some(shared)
     }

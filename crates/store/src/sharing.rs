@@ -146,7 +146,7 @@ pub fn has_server_invited(
     let invited =
         select.query_map([us], |row| row.get::<_, UserNid>(0))?.collect::<Result<Vec<_>, _>>()?;
     for user in invited {
-        if has_invited(snap, &*names::user(snap, user)?, server)? {
+        if has_invited(snap, &names::user(snap, user)?, server)? {
             return Ok(true);
         }
     }

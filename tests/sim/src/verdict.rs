@@ -235,6 +235,13 @@ async fn receipts(
             known.insert(node, read);
         }
         let said = known.get(&home).cloned().flatten();
+        // Whoever is gone is not heard any more, not even with what is said late.
+        let Some(hs) = world.nodes[home].hs() else { continue };
+        let (wanted, user) = (room_id.clone(), user_id.clone());
+        let is = hs.store.read(move |snap| look::membership(snap, &wanted, &user)).await?;
+        if is != Some(MembershipState::Join) {
+            continue;
+        }
         if let Some((node, other)) = known.iter().find(|(_, read)| **read != said) {
             return Err(format!(
                 "the receipt of {user_id} in {room_id}, {said:?}, is lost: on node {node} it is \

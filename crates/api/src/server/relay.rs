@@ -77,9 +77,8 @@ impl IncomingRequest for Relayed {
 }
 
 fn parse(body: &[u8]) -> Result<SealedRequest, DeserializationError> {
-    SealedRequest::parse(body).map_err(|error| {
-        DeserializationError::Json(serde::de::Error::custom(error.to_string()))
-    })
+    SealedRequest::parse(body)
+        .map_err(|error| DeserializationError::Json(serde::de::Error::custom(error.to_string())))
 }
 
 /// `POST /_matrix/federation/unstable/net.messagehub/relay`

@@ -377,7 +377,8 @@ impl Hub {
     fn dial(&self, name: &ServerName, other: &ServerName) {
         let is_new = {
             let mut state = self.state();
-            let is_there = state.ports.contains_key(other) && !state.cut.contains(&pair(name, other));
+            let is_there =
+                state.ports.contains_key(other) && !state.cut.contains(&pair(name, other));
             let addresses = state.addresses.as_mut().filter(|_| is_there);
             addresses.is_some_and(|addresses| addresses.dial(name, other))
         };
@@ -399,9 +400,7 @@ impl Hub {
     fn find(&self, name: &ServerName, key: &str) -> Vec<ServerKeys> {
         let state = self.state();
         let there = state.ports.iter().filter(|(other, port)| {
-            *other != name
-                && state.hears(name, other)
-                && port.advertised.contains(key)
+            *other != name && state.hears(name, other) && port.advertised.contains(key)
         });
         there.map(|(_, port)| port.keys.clone()).collect()
     }

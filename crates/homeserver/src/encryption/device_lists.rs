@@ -41,6 +41,10 @@ use crate::{
 /// that makes them up does not fill the disk.
 const MAX_REMOTE_DEVICES: usize = 250;
 
+/// Servers told of a device when a user joins a room: a join of a crowd must not wait for thousands of
+/// entries in the outbox. Further ones learn of the user by the join and ask when a client does.
+const MAX_INTRODUCED: usize = 256;
+
 /// What became of a device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change<'a> {
@@ -136,7 +140,7 @@ pub(crate) fn members_changed(
             let now = appended.pdu.origin_server_ts();
             introduce(txn, us, (&change.user_id, room), now)?;
         } else if !is_ours && was_in && !is_in {
-            forget_strangers(txn, us, &[change.user_id.clone()])?;
+            forget_strangers(txn, us, std::slice::from_ref(&change.user_id))?;
         }
     }
     if appended.topic == Some(TopicChange::Leave) {
@@ -159,6 +163,9 @@ fn introduce(
     let Some(device) = devices.iter().find(|device| device.keys.is_some()) else { return Ok(()) };
     let mut newcomers = Vec::new();
     for server in memberships::servers_in(txn, room.nid)? {
+        if newcomers.len() >= MAX_INTRODUCED {
+            break;
+        }
         if server != us && !sharing::does_user_with_server(txn, (user_id, &server), Some(room.nid))?
         {
             newcomers.push(server);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use messagehub_protocol::{
     server_keys::ServerKeys,
-    wire::relayed::{self, AnswerKey, InnerRequest, RELAY_PATH, SealedAnswer, SealedRequest, Secrets},
+    wire::relayed::{
+        self, AnswerKey, InnerRequest, RELAY_PATH, SealedAnswer, SealedRequest, Secrets,
+    },
 };
 use messagehub_store::{Snapshot, StoreError, memberships, server_keys};
 use ruma::{OwnedServerName, ServerName};

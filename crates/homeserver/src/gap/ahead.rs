@@ -43,12 +43,10 @@ pub(super) async fn fetch(
         }
         let is_full = batch.len() >= BATCH;
         earliest = tips(&gap, &batch, earliest)?;
-        let parcel =
-            Parcel { room_id: room_id.to_owned(), from: (*from).clone(), pdus: batch };
+        let parcel = Parcel { room_id: room_id.to_owned(), from: (*from).clone(), pdus: batch };
         let Some(next) = turns.next() else { break };
-        let following = async {
-            if is_full { ask(hs, &gap, next, &earliest).await } else { Ok(Vec::new()) }
-        };
+        let following =
+            async { if is_full { ask(hs, &gap, next, &earliest).await } else { Ok(Vec::new()) } };
         let (news, following) = futures::join!(take(hs, parcel), following);
         let News { all, placed } = news?;
         taken += all;

@@ -172,7 +172,7 @@ impl Live {
     }
 }
 
-/// Numbers for the metrics. Each only grows.
+/// Numbers for the metrics. Each only grows, but for those that say otherwise.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Frames from other servers that were accepted.
@@ -201,6 +201,8 @@ pub struct Counters {
     pub outbox_deliveries: AtomicU64,
     /// EDUs that could not be read, or of a type that is not known here.
     pub edus_ignored: AtomicU64,
+    /// Entries that wait in the outbox, as of the last look at it. Grows and shrinks.
+    pub outbox_waiting: AtomicU64,
     /// Deliveries that their destination will not take.
     pub outbox_refusals: AtomicU64,
     /// Requests of ours that reached their destination through another server.

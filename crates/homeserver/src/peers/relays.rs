@@ -74,9 +74,9 @@ impl Routes {
     /// tried now and then.
     pub(crate) fn note(&self, destination: &ServerName, carrier: &ServerName, now_ms: u64) {
         let mut routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = routes.get(destination).is_some_and(|(known, at)| {
-            known == carrier && now_ms.saturating_sub(*at) < ROUTE_MS
-        });
+        let known = routes
+            .get(destination)
+            .is_some_and(|(known, at)| known == carrier && now_ms.saturating_sub(*at) < ROUTE_MS);
         if known {
             return;
         }

@@ -8,8 +8,8 @@ use std::{
 
 use ruma::{OwnedServerName, ServerName};
 
-/// The first pause, in milliseconds.
-const FIRST_PAUSE_MS: u64 = 60_000;
+/// The first pause, in milliseconds: somebody whose node starts while it is looked for is found soon.
+const FIRST_PAUSE_MS: u64 = 5_000;
 
 /// The longest, in milliseconds: a path that no sign of life shows is found within it.
 const LONGEST_PAUSE_MS: u64 = 15 * 60_000;
@@ -56,6 +56,22 @@ impl Retries {
                 || newest > failed.newest
                 || now_ms.saturating_sub(failed.last.at_ms) >= failed.pause_ms
         })
+    }
+
+    /// Whether it is time to try again to deliver something to somebody.
+    pub(crate) fn is_any_delivery_due(&self, now_ms: u64) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.values().any(|failed| {
+            failed.newest > 0
+                && (failed.is_alive || now_ms.saturating_sub(failed.last.at_ms) >= failed.pause_ms)
+        })
+    }
+
+    /// Says for whom the outbox has anything: for the others nothing is to be delivered any more.
+    pub(crate) fn keep_deliveries(&self, to: &BTreeSet<OwnedServerName>) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = failed.iter_mut().filter(|(server, _)| !to.contains(*server));
+        done.for_each(|(_, failed)| failed.newest = 0);
     }
 
     /// Says that a server could not be reached.
@@ -129,8 +145,11 @@ mod tests {
         assert!(retries.is_due(server, 1, 0));
         assert!(!retries.note_alive(server), "nobody waits for it");
         let mut now = 0;
-        for pause in [60_000, 120_000, 240_000, 480_000, 900_000, 900_000] {
+        let pauses = [5, 10, 20, 40, 80, 160, 320, 640, 900, 900].map(|seconds| seconds * 1_000);
+        for pause in pauses {
             retries.note_failed(server, (1, now), &"nobody there");
+            assert!(!retries.is_any_delivery_due(now + pause - 1));
+            assert!(retries.is_any_delivery_due(now + pause));
             assert!(!retries.is_due(server, 1, now + pause - 1));
             assert!(retries.is_due(server, 2, now), "something new");
             now += pause;
@@ -145,7 +164,11 @@ mod tests {
         retries.forgive_all();
         assert!(retries.is_due(server, 1, now) && retries.take_alive().is_empty());
         retries.note_failed(server, (1, now), &"and again");
-        assert!(!retries.is_due(server, 1, now + 59_999) && retries.is_due(server, 1, now + 60_000));
+        assert!(!retries.is_due(server, 1, now + 4_999) && retries.is_due(server, 1, now + 5_000));
+        retries.keep_deliveries(&BTreeSet::from([server.to_owned()]));
+        assert!(retries.is_any_delivery_due(now + 5_000));
+        retries.keep_deliveries(&BTreeSet::new());
+        assert!(!retries.is_any_delivery_due(now + 5_000));
         retries.note_reached(server);
         assert!(retries.is_due(server, 0, now) && retries.last(server).is_none());
     }

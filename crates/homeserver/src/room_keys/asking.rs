@@ -5,13 +5,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::{FutureExt as _, future::Shared};
 use messagehub_protocol::wire::{
     room_keys::{ROOM_KEYS_PATH, RoomKeysRequest, RoomKeysResponse},
     sealed::{RoomKey, RoomKeyId},
 };
 use messagehub_store::{StoreError, memberships, rooms};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::{
@@ -67,8 +68,8 @@ pub(super) struct Asking {
     by_source: BTreeMap<String, usize>,
     by_room: BTreeMap<OwnedRoomId, usize>,
     waiting: usize,
-    /// Dropped by the asker when it is done.
-    asked: BTreeMap<(OwnedRoomId, RoomKeyId), watch::Receiver<()>>,
+    /// Each ends when its asker is done.
+    asked: BTreeMap<(OwnedRoomId, RoomKeyId), Done>,
     /// Until when it is no use to ask because of a neighbour.
     denied: BTreeMap<(String, Denied), u64>,
     paces: Buckets<String>,
@@ -88,12 +89,16 @@ enum Denied {
     Membership(OwnedRoomId),
 }
 
+/// Resolves when an asker is done. Those who wait are woken in the order in which they came, so that
+/// a run of the simulator repeats; a `watch` wakes them in any.
+type Done = Shared<oneshot::Receiver<()>>;
+
 /// What is left for a frame to do.
 enum Turn {
     /// To ask; when this is dropped the others look again.
-    Ask(watch::Sender<()>),
+    Ask(oneshot::Sender<()>),
     /// To wait for another one that asks.
-    Wait(watch::Receiver<()>),
+    Wait(Done),
 }
 
 /// The key with which a frame was sealed, asked for where it is not here. `None` where it cannot
@@ -129,9 +134,9 @@ async fn obtain(hs: &Homeserver, wanted: &Wanted<'_>) -> Result<(), StoreError> 
                 let _asker = Asker { peers: &hs.peers, wanted, _done: done };
                 return ask(hs, wanted).await;
             }
-            Some(Turn::Wait(mut done)) => {
-                // Ends when the asker drops its end.
-                drop(done.changed().await);
+            Some(Turn::Wait(done)) => {
+                // The asker never sends; it drops its end.
+                drop(done.await);
                 let now_ms = hs.clock.now_ms();
                 if hs.peers.room_keys().find(wanted.room_id, wanted.key_id, now_ms).is_some() {
                     return Ok(());
@@ -258,7 +263,7 @@ impl Drop for Place<'_> {
 struct Asker<'a> {
     peers: &'a Peers,
     wanted: &'a Wanted<'a>,
-    _done: watch::Sender<()>,
+    _done: oneshot::Sender<()>,
 }
 
 impl Drop for Asker<'_> {
@@ -310,8 +315,8 @@ impl Asking {
         if !self.paces.take(&source, now_ms) {
             return None;
         }
-        let (asker, done) = watch::channel(());
-        self.asked.insert(asked, done);
+        let (asker, done) = oneshot::channel();
+        self.asked.insert(asked, done.shared());
         Some(Turn::Ask(asker))
     }
 

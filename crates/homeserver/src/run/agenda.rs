@@ -97,6 +97,14 @@ impl Agenda {
         self.start();
     }
 
+    /// As [`Self::add`], for a job that looks by itself whether there is more when it comes to its
+    /// end.
+    pub(super) fn add_unless_busy(&mut self, job: Job) {
+        if !self.busy.contains(&job) {
+            self.add(job);
+        }
+    }
+
     /// Goes on with the jobs until one is done; without any it never ends.
     pub(super) async fn advance(&mut self) {
         let Some((done, news_for)) = self.running.next().await else {

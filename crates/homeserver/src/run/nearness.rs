@@ -48,8 +48,7 @@ pub(super) async fn lonely(
     hs: &Homeserver,
     turn: usize,
 ) -> Result<BTreeSet<OwnedServerName>, StoreError> {
-    let (us, now_ms, peers) =
-        (hs.server_name().to_owned(), hs.clock.now_ms(), hs.peers.clone());
+    let (us, now_ms, peers) = (hs.server_name().to_owned(), hs.clock.now_ms(), hs.peers.clone());
     let near: BTreeSet<_> = peers.connected().into_iter().collect();
     let mut due = hs
         .store

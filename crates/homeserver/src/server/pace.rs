@@ -49,7 +49,7 @@ impl RequestPaces {
     /// [`Limited`] when that peer asks too much.
     pub(crate) fn take_of_peer(&self, peer: &PeerIdentity, now_ms: u64) -> Result<(), Limited> {
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        take(&mut paces.peers, &peer.peer_id, now_ms)
+        paces.peers.check(&peer.peer_id, now_ms)
     }
 
     /// Counts a request of a server whose peer brought it: nobody else can use up its share.
@@ -64,10 +64,10 @@ impl RequestPaces {
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = origin.to_owned();
         match origins {
-            Origins::Members => take(&mut paces.members, &origin, now_ms),
+            Origins::Members => paces.members.check(&origin, now_ms),
             Origins::Strangers => {
-                take(&mut paces.strangers, &origin, now_ms)?;
-                take(&mut paces.all_strangers, &(), now_ms)
+                paces.strangers.check(&origin, now_ms)?;
+                paces.all_strangers.check(&(), now_ms)
             }
         }
     }
@@ -81,17 +81,6 @@ impl Default for RequestPaces {
             strangers: Buckets::new(OF_STRANGER, MAX_BUCKETS),
             all_strangers: Buckets::new(OF_STRANGERS, 1),
         }))
-    }
-}
-
-fn take<K: std::hash::Hash + Eq + Clone>(
-    buckets: &mut Buckets<K>,
-    key: &K,
-    now_ms: u64,
-) -> Result<(), Limited> {
-    match buckets.take(key, now_ms) {
-        true => Ok(()),
-        false => Err(Limited { retry_after_ms: buckets.wait_ms(key, now_ms) }),
     }
 }
 

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use messagehub_protocol::wire::{
-    relayed::{AnswerKey, InnerAnswer, InnerRequest, RELAYED_PATH, RelayedError, SealedAnswer, SealedRequest},
+    relayed::{
+        AnswerKey, InnerAnswer, InnerRequest, RELAYED_PATH, RelayedError, SealedAnswer,
+        SealedRequest,
+    },
     request::SERVER_KEYS_HEADER,
 };
 use messagehub_store::{StoreError, memberships};
@@ -65,8 +68,7 @@ pub async fn carry(
 ) -> Result<SealedAnswer, RelayError> {
     let carried = try_carry(hs, origin, request).await;
     let counters = hs.peers.counters();
-    let counter =
-        if carried.is_ok() { &counters.relays_carried } else { &counters.relays_refused };
+    let counter = if carried.is_ok() { &counters.relays_carried } else { &counters.relays_refused };
     Counters::add(counter, 1);
     carried
 }
@@ -134,7 +136,8 @@ pub fn seal(
     response: http::Response<Bytes>,
 ) -> Result<SealedAnswer, RelayError> {
     let (parts, body) = response.into_parts();
-    let json = String::from_utf8(body.into()).ok().and_then(|text| RawValue::from_string(text).ok());
+    let json =
+        String::from_utf8(body.into()).ok().and_then(|text| RawValue::from_string(text).ok());
     let answer = match json {
         Some(content) => InnerAnswer { status: parts.status.as_u16(), content },
         None => not_relayable()?,

@@ -49,7 +49,7 @@ pub async fn give(
 ) -> Result<RoomKeysResponse, RoomKeysRefused> {
     let now_ms = hs.clock.now_ms();
     let keys = hs.peers.room_keys();
-    keys.may_ask(&origin, now_ms).map_err(|retry_after_ms| Limited { retry_after_ms })?;
+    keys.may_ask(&origin, now_ms)?;
     // Before the rows are read: a key is given by who is in the room after it was made.
     let key_ids: BTreeSet<_> = wanted.key_ids.iter().copied().collect();
     let held: Vec<_> =

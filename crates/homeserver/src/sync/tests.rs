@@ -197,7 +197,7 @@ async fn the_first_answer_has_the_room_and_the_next_only_what_is_new() {
     assert!(room["timeline"].get("limited").is_none());
     assert_eq!(room["summary"]["m.joined_member_count"], 1);
     assert_eq!(first["account_data"]["events"][0]["type"], "m.push_rules");
-    for absent in ["to_device", "device_lists", "presence"] {
+    for absent in ["to_device", "device_lists"] {
         assert!(first.get(absent).is_none(), "{absent}");
     }
 
@@ -495,7 +495,9 @@ async fn what_a_device_sent_carries_its_transaction_id() {
     let last = |answer: &Value| {
         joined(answer, &room_id)["timeline"]["events"].as_array().unwrap().last().unwrap().clone()
     };
-    assert!(last(&alice.sync().await)["unsigned"]["transaction_id"].is_string());
+    let own = last(&alice.sync().await);
+    assert_eq!(own["unsigned"]["membership"], "join");
+    assert!(own["unsigned"]["transaction_id"].is_string());
     assert_eq!(last(&bob.sync().await)["unsigned"].get("transaction_id"), None);
 }
 

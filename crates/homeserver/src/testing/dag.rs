@@ -7,7 +7,9 @@ use messagehub_protocol::{
     receive,
 };
 use messagehub_store::{Txn, events, rooms};
-use ruma::{EventId, OwnedEventId, RoomId, UserId, events::TimelineEventType};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UserId, events::TimelineEventType,
+};
 use serde_json::Value;
 
 use super::{TestServer, content};
@@ -149,12 +151,23 @@ impl TestServer {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a test whose event cannot be built has failed")]
 fn draft(
     hs: &Homeserver,
     txn: &mut Txn<'_>,
     room_id: &RoomId,
     step: Step,
+) -> Result<SignedPdu, ViewError> {
+    let signer = Signer { server: hs.server_name(), key: hs.identity.verify_key() };
+    signed(txn, room_id, step, (signer, hs.clock.now()))
+}
+
+/// An event of anybody's server where the step says; it is not stored.
+#[expect(clippy::expect_used, reason = "a test whose event cannot be built has failed")]
+pub(super) fn signed(
+    txn: &mut Txn<'_>,
+    room_id: &RoomId,
+    step: Step,
+    (signer, now): (Signer<'_>, MilliSecondsSinceUnixEpoch),
 ) -> Result<SignedPdu, ViewError> {
     let room = rooms::find(txn, room_id)?.expect("the room");
     let rules = view::rules(&room)?;
@@ -178,8 +191,7 @@ fn draft(
         content,
         redacts: step.redacts,
     };
-    let signer = Signer { server: hs.server_name(), key: hs.identity.verify_key() };
-    Ok(build::event(new, &place, hs.clock.now(), signer, rules).expect("an event"))
+    Ok(build::event(new, &place, now, signer, rules).expect("an event"))
 }
 
 fn stored(txn: &Txn<'_>, id: &EventId) -> Result<events::StoredEvent, ViewError> {

@@ -240,3 +240,28 @@ fn a_relayed_peer_is_tried_directly_ever_more_rarely() {
     book.connected(peer, connection(2, HERE));
     assert!(book.due_upgrades(now + Duration::from_secs(9_999), 9).is_empty());
 }
+
+#[test]
+fn a_replaced_circuit_does_not_begin_the_direct_tries_anew() {
+    let (mut book, peer, now) = (book(), PeerId::random(), Instant::now());
+    book.connected(peer, connection(1, THROUGH_RELAY));
+    book.peer_mut(&peer).unwrap().plan_upgrade(now);
+    assert_eq!(book.due_upgrades(now, 9), [peer]);
+    book.connected(peer, connection(2, THROUGH_RELAY));
+    assert_eq!(book.disconnected(peer, id(1), now), Gone::NotYet);
+    assert!(book.due_upgrades(now, 9).is_empty(), "relayed before and after");
+
+    book.connected(peer, connection(3, "/ip4/203.0.113.7/tcp/1"));
+    assert_eq!(book.disconnected(peer, id(3), now), Gone::NotYet);
+    assert_eq!(book.due_upgrades(now, 9), [peer], "the direct connection ended");
+}
+
+#[test]
+fn an_address_of_somebody_else_is_forgotten_once() {
+    let (mut book, peer) = (book(), PeerId::random());
+    let [here, there] = ["/ip4/192.168.1.2/tcp/1", "/ip4/203.0.113.7/tcp/1"].map(address);
+    book.add_addresses(peer, [here.clone(), there.clone()]);
+    assert!(book.forget_address(&peer, &here));
+    assert!(!book.forget_address(&peer, &here));
+    assert_eq!(book.peer(&peer).unwrap().addresses(), [there]);
+}

@@ -20,6 +20,7 @@ use tracing::{debug, info};
 
 use super::{Done, EventLoop, Session, trimming::KEPT_FRIENDS};
 use crate::{
+    behaviour::MAX_CONNECTIONS_PER_PEER,
     book::{Connection, Gone, Standing, Way, relay_of, split_address},
     dht::{Dht, LAN_PROTOCOL, WAN_PROTOCOL},
     metrics::Refusal,
@@ -59,8 +60,14 @@ impl EventLoop {
         let was_relayed = self.book.peer(&peer).is_some_and(|p| p.is_connected() && p.is_relayed());
         let way = way(endpoint);
         let since = Instant::now();
-        let connection = Connection { id: connection, address, way, is_ours, since };
-        let is_first = self.book.connected(peer, connection);
+        let is_first =
+            self.book.connected(peer, Connection { id: connection, address, way, is_ours, since });
+        // Friends pass the limits of libp2p, and one of them may be broken or bad.
+        let count = self.book.peer(&peer).map_or(0, |peer| peer.connections.len());
+        if count > MAX_CONNECTIONS_PER_PEER as usize {
+            self.swarm.close_connection(connection);
+            return;
+        }
         if is_first {
             self.start_session(peer);
             self.ask_for_keys(peer);

@@ -85,16 +85,22 @@ impl EventLoop {
     }
 
     /// Addresses through relays at which a peer may be without having told so: those that keep a
-    /// place for us or are configured may well keep one for it.
+    /// place for us or are configured, first of all, may well keep one for it.
     pub(super) fn guesses(&self, peer: PeerId) -> Vec<Multiaddr> {
         let is_hopeless = self.book.peer(&peer).is_some_and(Peer::is_lost);
         if is_hopeless || self.relays.is_in_use(&peer) {
             return Vec::new();
         }
-        let relays = self.book.peers().filter(|(id, relay)| {
-            **id != peer && !relay.is_relayed() && (relay.is_relay || self.relays.is_in_use(id))
-        });
+        let mut relays: Vec<_> = self
+            .book
+            .peers()
+            .filter(|(id, relay)| {
+                **id != peer && !relay.is_relayed() && (relay.is_relay || self.relays.is_in_use(id))
+            })
+            .collect();
+        relays.sort_by_key(|(id, _)| !self.relays.is_in_use(id));
         relays
+            .into_iter()
             .filter_map(|(id, relay)| Some((*id, relay.address()?.clone())))
             .map(|(id, at)| crate::book::split_address(at).0.with(Protocol::P2p(id)))
             .map(|at| at.with(Protocol::P2pCircuit))

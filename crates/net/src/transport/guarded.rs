@@ -95,3 +95,35 @@ impl<T: Transport + Unpin> Transport for Guarded<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use libp2p::{
+        PeerId,
+        core::{Endpoint, transport::PortUse},
+        multiaddr::Protocol,
+        tcp,
+    };
+
+    use super::*;
+    use crate::{config::Switch, scope::Network};
+
+    #[tokio::test]
+    async fn what_we_listen_on_is_never_dialed() {
+        let scope = Scope { network: Network::Public, loopback: Switch::On };
+        let mut guarded = Guarded::new(tcp::tokio::Transport::default(), scope);
+        guarded.listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let event = poll_fn(|cx| Pin::new(&mut guarded).poll(cx)).await;
+        let TransportEvent::NewAddress { listen_addr: ours, .. } = event else {
+            panic!("{event:?}")
+        };
+        let mut dial = |address: Multiaddr| {
+            let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+            guarded.dial(address.with(Protocol::P2p(PeerId::random())), options).is_ok()
+        };
+        assert!(!dial(ours));
+        assert!(dial("/ip4/127.0.0.1/tcp/1".parse().unwrap()));
+    }
+}

@@ -53,7 +53,11 @@ fn a_batch_is_the_same_each_time_until_it_is_finished() {
         put(txn, "b", Kind::Edu, Some("s"), "first");
         let first = outbox::take_batch(txn, server("b"), at(0))?;
         put(txn, "b", Kind::Edu, Some("s"), "second");
-        assert_eq!(outbox::take_batch(txn, server("b"), at(0))?, first, "what was sent is not replaced");
+        assert_eq!(
+            outbox::take_batch(txn, server("b"), at(0))?,
+            first,
+            "what was sent is not replaced"
+        );
         outbox::finish(txn, server("b"), first.unwrap().id)?;
         let second = outbox::take_batch(txn, server("b"), at(0))?;
         assert_eq!(bodies(second.as_ref()), ["second"]);
@@ -144,10 +148,14 @@ fn a_full_outbox_keeps_what_must_arrive() {
 #[test]
 fn what_waits_and_what_was_refused_is_told() {
     in_txn(|txn| {
-        let at_time = |to, kind, n| (NewEntry { destination: server(to), kind, slot: None, body: "é" }, at(n));
-        for (entry, now) in
-            [at_time("b", Kind::Edu, 50), at_time("c", Kind::Invite, 40), at_time("b", Kind::Edu, 60)]
-        {
+        let at_time = |to, kind, n| {
+            (NewEntry { destination: server(to), kind, slot: None, body: "é" }, at(n))
+        };
+        for (entry, now) in [
+            at_time("b", Kind::Edu, 50),
+            at_time("c", Kind::Invite, 40),
+            at_time("b", Kind::Edu, 60),
+        ] {
             outbox::insert(txn, entry, now)?;
         }
         let waiting = outbox::list_waiting(txn, 10)?;

@@ -101,9 +101,8 @@ async fn heads_that_somebody_makes_up_cost_nobody_else_anything() {
     net.drive(tokio::time::sleep(Duration::from_secs(5))).await;
 
     // B turns bad: whatever it is asked, it names heads that are not there.
-    let invented: Vec<OwnedEventId> = (0..20)
-        .map(|n| OwnedEventId::try_from(format!("$invented{n}")).unwrap())
-        .collect();
+    let invented: Vec<OwnedEventId> =
+        (0..20).map(|n| OwnedEventId::try_from(format!("$invented{n}")).unwrap()).collect();
     let answer = HeadsResponse {
         heads: [(room_id.clone(), invented.clone())].into(),
         ..HeadsResponse::default()

@@ -7,6 +7,7 @@ use messagehub_homeserver::{
     media::{self, MediaAddress, MediaError, MediaFile, Reach, Upload, Wanted},
 };
 use ruma::OwnedMxcUri;
+use sha2::Digest as _;
 
 use super::*;
 
@@ -281,4 +282,50 @@ async fn an_avatar_is_for_whoever_may_see_the_profile() {
     let user = &alice.user_id;
     net.drive(messagehub_homeserver::profiles::set(&a.hs, user, user, field)).await.unwrap();
     assert_eq!(&net.drive(get(&b, &uri)).await.unwrap().bytes[..], b"a face");
+}
+
+/// A copy whose owner signed nothing is believed where an event names its hash, and only then.
+#[tokio::test(start_paused = true)]
+async fn a_hash_that_an_event_names_is_as_good_as_a_signature() {
+    let mut t = three().await;
+    let [_, b, c] = &t.nodes;
+    let right: OwnedMxcUri = "mxc://gone.example/right".into();
+    let wrong: OwnedMxcUri = "mxc://gone.example/wrong".into();
+    let unnamed: OwnedMxcUri = "mxc://gone.example/unnamed".into();
+    let copy = address(&upload(b, &t.users[1], "ciphertext").await);
+    for uri in [&right, &wrong, &unnamed] {
+        let (from, to) = (copy.clone(), address(uri));
+        let copied = b.hs.store.write(move |txn| {
+            let found = messagehub_store::media::find(txn, &from.server_name, &from.media_id)?;
+            let copy = messagehub_store::media::Media { user_id: None, ..found.unwrap() };
+            messagehub_store::media::insert(txn, &to, &copy)
+        });
+        assert!(copied.await.unwrap());
+    }
+    let hash = |text: &str| {
+        let hash: [u8; 32] = sha2::Sha256::digest(text).into();
+        data_encoding::BASE64_NOPAD.encode(&hash)
+    };
+    for (uri, sha256) in [(&right, hash("ciphertext")), (&wrong, hash("other"))] {
+        let content = json!({ "msgtype": "m.file", "body": "file",
+            "file": { "url": uri, "hashes": { "sha256": sha256 } } });
+        let message = NewMessage {
+            room_id: t.room_id.clone(),
+            kind: TimelineEventType::RoomMessage,
+            content: to_raw_value(&content).unwrap(),
+            txn_id: uri.as_str().into(),
+        };
+        t.net.drive(send::message(&b.hs, &t.users[1], message)).await.unwrap();
+        until_named(&mut t.net, c, uri, b).await;
+    }
+    t.net.drive(show(&b.hs, &t.users[1], &t.room_id, &unnamed)).await;
+    until_named(&mut t.net, c, &unnamed, b).await;
+    assert_eq!(&t.net.drive(get(c, &right)).await.unwrap().bytes[..], b"ciphertext");
+    for uri in [&wrong, &unnamed] {
+        let refused = t.net.drive(get(c, uri)).await;
+        assert!(
+            matches!(refused, Err(MediaError::Unreachable | MediaError::Unknown)),
+            "{uri}: {refused:?}"
+        );
+    }
 }

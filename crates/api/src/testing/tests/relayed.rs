@@ -206,10 +206,8 @@ fn signed(
 /// A question to C, sealed.
 fn question(chain: &Chain, from: Signer<'_>, at: u32) -> (SealedRequest, AnswerKey) {
     let user = chain.carol.user_id.as_str();
-    let uri = format!(
-        "/_matrix/federation/v1/query/profile?user_id={}",
-        federation::path_segment(user)
-    );
+    let uri =
+        format!("/_matrix/federation/v1/query/profile?user_id={}", federation::path_segment(user));
     let inner = signed(("GET", &uri, b""), from, chain.c.name(), at);
     let header = |name: &str| inner.headers()[name].to_str().unwrap().to_owned();
     let inner = InnerRequest {
@@ -242,8 +240,7 @@ fn opened(response: &http::Response<Bytes>, key: &AnswerKey) -> u16 {
 #[tokio::test(start_paused = true)]
 async fn a_carrier_cannot_bring_a_request_twice() {
     let mut chain = Chain::new().await;
-    let (a_keys, b_keys) =
-        (chain.a.hs.identity.server_keys(), chain.b.hs.identity.server_keys());
+    let (a_keys, b_keys) = (chain.a.hs.identity.server_keys(), chain.b.hs.identity.server_keys());
     let from_a = (&a_keys, chain.a.hs.identity.verify_key());
     let from_b = (&*chain.b.peer_id, (&b_keys, chain.b.hs.identity.verify_key()));
     // After whatever the nodes have said so far, and before the present is over.
@@ -287,10 +284,7 @@ async fn relaying_is_for_those_who_share_a_room_and_goes_one_hop() {
     chain.net.hub.set_link(chain.b.name(), chain.c.name(), Link::Down);
     let (sealed, _) = question(&chain, from_a.1, 110);
     let b = &chain.b;
-    chain
-        .net
-        .until("b has noticed", || async { !b.hs.peers.is_connected(chain.c.name()) })
-        .await;
+    chain.net.until("b has noticed", || async { !b.hs.peers.is_connected(chain.c.name()) }).await;
     let before = chain.net.hub.carried();
     let at = 200_200;
     let asked = post_to(b, from_a, (RELAY_PATH, &sealed), at);

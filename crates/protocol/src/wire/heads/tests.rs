@@ -62,7 +62,12 @@ fn the_bounds_hold() {
     assert!(request(records(1, 1025)).is_err());
     assert!(HeadsResponse::parse(records(65, 1).as_bytes()).is_err());
     assert!(request(json!({"parts": vec![0; 65]}).to_string()).is_err());
-    assert!(HeadsResponse::parse(json!({"parts": vec!["AAAAAAAAAAAAAAAAAAAAAA"; 65]}).to_string().as_bytes()).is_err());
+    assert!(
+        HeadsResponse::parse(
+            json!({"parts": vec!["AAAAAAAAAAAAAAAAAAAAAA"; 65]}).to_string().as_bytes()
+        )
+        .is_err()
+    );
     let digests: serde_json::Map<_, _> =
         (0..=5_000).map(|n| (format!("!{n}"), json!("AAAAAAAAAAAAAAAAAAAAAA"))).collect();
     assert!(HeadsResponse::parse(json!({"rooms": digests}).to_string().as_bytes()).is_err());

@@ -52,13 +52,9 @@ fn a_request_and_its_answer_arrive() {
     let read = SealedRequest::parse(&serde_json::to_vec(&sealed).unwrap()).unwrap();
     assert_eq!(read, sealed);
     let (inner, theirs) = read.open(identity().server_name(), &key()).unwrap();
-    assert_eq!(
-        serde_json::to_string(&inner).unwrap(),
-        serde_json::to_string(&request()).unwrap()
-    );
+    assert_eq!(serde_json::to_string(&inner).unwrap(), serde_json::to_string(&request()).unwrap());
     let sealed = theirs.seal(&answer(r#"{"a":1}"#), &[9; 24]).unwrap();
-    let read: SealedAnswer =
-        serde_json::from_slice(&serde_json::to_vec(&sealed).unwrap()).unwrap();
+    let read: SealedAnswer = serde_json::from_slice(&serde_json::to_vec(&sealed).unwrap()).unwrap();
     let inner = ours.open(&read).unwrap();
     assert_eq!((inner.status, inner.content.get()), (200, r#"{"a":1}"#));
 }
@@ -106,7 +102,11 @@ fn only_the_destination_opens_it() {
 #[test]
 fn a_point_of_small_order_agrees_with_nobody() {
     let (mut sealed, ..) = opened();
-    for point in [[0; 32], { let mut one = [0; 32]; one[0] = 1; one }] {
+    for point in [[0; 32], {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    }] {
         sealed.ephemeral = point;
         let opened = sealed.open(identity().server_name(), &key());
         assert!(matches!(opened, Err(RelayedError::Sealed)));
@@ -129,8 +129,11 @@ fn what_must_not_travel_does_not() {
         "",
     ] {
         assert!(!may_be_relayed(uri), "{uri}");
-        let sealed =
-            SealedRequest::seal(&InnerRequest { uri: uri.to_owned(), ..request() }, &server_keys(), &secrets());
+        let sealed = SealedRequest::seal(
+            &InnerRequest { uri: uri.to_owned(), ..request() },
+            &server_keys(),
+            &secrets(),
+        );
         assert!(matches!(sealed, Err(RelayedError::Excluded)));
     }
     for uri in [

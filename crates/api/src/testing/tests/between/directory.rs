@@ -149,6 +149,20 @@ fn tree(part: &Part) -> Vec<&str> {
     part.rooms.iter().map(|room| room.summary.name.as_deref().unwrap_or("-")).collect()
 }
 
+async fn in_pages_of_two(net: &mut Net, node: &Node, by: &Session, root: &RoomId) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut from = None;
+    loop {
+        let page = Wanted { limit: Some(UInt::from(2_u32)), from, ..wanted(root) };
+        let part = net.drive(hierarchy::hierarchy(&node.hs, &by.user_id, page)).await.unwrap();
+        names.extend(tree(&part).into_iter().map(str::to_owned));
+        from = part.next;
+        if from.is_none() {
+            return names;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tree_is_followed_across_servers_and_shows_only_what_one_may_see() {
     let mut net = Net::new();
@@ -198,17 +212,7 @@ async fn a_tree_is_followed_across_servers_and_shows_only_what_one_may_see() {
     assert!(all.next.is_none());
 
     // In pages, and not so deep, and only what is suggested.
-    let mut paged = Vec::new();
-    let mut from = None;
-    loop {
-        let page = Wanted { limit: Some(UInt::from(2_u32)), from, ..wanted(&top) };
-        let part = net.drive(hierarchy::hierarchy(&c.hs, &carol.user_id, page)).await.unwrap();
-        paged.extend(tree(&part).into_iter().map(str::to_owned));
-        from = part.next;
-        if from.is_none() {
-            break;
-        }
-    }
+    let paged = in_pages_of_two(&mut net, &c, &carol, &top).await;
     assert_eq!(paged, tree(&all));
     let shallow = Wanted { max_depth: Some(UInt::from(1_u32)), ..wanted(&top) };
     let part = net.drive(hierarchy::hierarchy(&c.hs, &carol.user_id, shallow)).await.unwrap();
