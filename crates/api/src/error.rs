@@ -7,8 +7,8 @@ mod accounts;
 mod events;
 mod peers;
 mod rooms;
-pub(crate) mod users;
 mod spaces;
+pub(crate) mod users;
 
 use axum::{
     body::Body,

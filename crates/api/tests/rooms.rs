@@ -179,7 +179,12 @@ async fn bad_requests_to_a_room_are_refused() {
         (&ben, ("PUT", &alias), &of_room, (403, "M_FORBIDDEN")),
         (&ann, ("GET", &alias), "", (404, "M_NOT_FOUND")),
         (&ben, ("POST", &format!("/knock/{room}")), "{}", (403, "M_FORBIDDEN")),
-        (&ben, ("POST", "/knock/!bm8tc3VjaC1yb29tLW5vLXN1Y2gtcm9vbS1ubw"), "{}", (404, "M_NOT_FOUND")),
+        (
+            &ben,
+            ("POST", "/knock/!bm8tc3VjaC1yb29tLW5vLXN1Y2gtcm9vbS1ubw"),
+            "{}",
+            (404, "M_NOT_FOUND"),
+        ),
         (&ben, ("POST", &upgrade), r#"{"new_version":"12"}"#, (403, "M_FORBIDDEN")),
         (&ann, ("POST", &upgrade), r#"{"new_version":"odd"}"#, (400, "M_UNSUPPORTED_ROOM_VERSION")),
         (&ben, ("PUT", &listed), r#"{"visibility":"public"}"#, (403, "M_FORBIDDEN")),

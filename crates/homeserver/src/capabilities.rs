@@ -4,7 +4,8 @@
 
 use messagehub_protocol::rules;
 use ruma::api::client::discovery::get_capabilities::v3::{
-    Capabilities, ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability, ThirdPartyIdChangesCapability,
+    Capabilities, ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
+    ThirdPartyIdChangesCapability,
 };
 
 use crate::Homeserver;

@@ -26,10 +26,10 @@ use crate::digests::Digests;
 
 use self::live::Live;
 pub use self::live::{Compared, Counters};
+pub use self::retries::Attempt;
 pub use self::status::{
     Mapping, NatFacts, NetStatus, Path, PeerStatus, Reachability, RelayStatus, Transport,
 };
-pub use self::retries::Attempt;
 pub(crate) use self::{
     comparing::{Claim, Comparing},
     relays::{Routes, Slot, Slots},

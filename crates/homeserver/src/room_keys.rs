@@ -23,8 +23,8 @@ use self::{asking::Asking, audience::Look, held::HeldKeys, own::OwnKeys};
 use crate::{
     Homeserver,
     buckets::{Buckets, Pace},
-    rate::Limited,
     peers::Counters,
+    rate::Limited,
 };
 
 pub(crate) use self::{asking::find_or_ask, audience::has_applied};

@@ -3,6 +3,7 @@
 pub mod aliases;
 pub mod create;
 pub mod forget;
+pub mod hierarchy;
 pub mod invite;
 pub mod join;
 pub mod knock;
@@ -13,7 +14,6 @@ pub mod public;
 pub mod read;
 pub(crate) mod restricted;
 pub mod summary;
-pub mod hierarchy;
 pub mod timestamp;
 pub mod upgrade;
 pub(crate) mod ways;

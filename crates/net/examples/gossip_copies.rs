@@ -173,7 +173,11 @@ fn report(tally: &Tally, (messages, nodes, size): (u64, u64, u64), (bytes, again
     let of_node = |value: u64| each(value) / nodes as f64;
     println!("{messages} messages of {size} bytes among {nodes} nodes");
     println!("nodes that got each message: {:.1} of {}", each(first), nodes - 1);
-    println!("copies of each message: {:.0}; for each node {:.2}", each(first + again), of_node(first + again));
+    println!(
+        "copies of each message: {:.0}; for each node {:.2}",
+        each(first + again),
+        of_node(first + again)
+    );
     println!(
         "bytes on the wire for each message: {:.0}; for each node {:.0}",
         each(bytes),

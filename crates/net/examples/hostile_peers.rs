@@ -132,11 +132,9 @@ async fn live(
         seed
     };
     let clock = Clock::new(|| timestamp(now_ms()));
-    let (identity, verify_key) =
-        (IdentityKey::from_seed(&seed(1)), VerifyKey::from_seed(&seed(2)));
+    let (identity, verify_key) = (IdentityKey::from_seed(&seed(1)), VerifyKey::from_seed(&seed(2)));
     let peer_ids = vec![Seed::new(seed(3)).peer_id()];
-    let terms =
-        ServerKeysTerms { old_verify_keys: Vec::new(), peer_ids, issued_ts: clock.now() };
+    let terms = ServerKeysTerms { old_verify_keys: Vec::new(), peer_ids, issued_ts: clock.now() };
     let keys = ServerKeys::make(&identity, &verify_key, terms);
     let mut config = NetConfig::loopback(Seed::new(seed(3)), clock.clone());
     config.listening = Switch::Off;
@@ -172,8 +170,10 @@ impl Stranger {
             match deed % 5 {
                 0 => self.subscribe(deed).await,
                 1 => self.publish(deed),
-                2 => self.ask(("GET", "/_matrix/federation/v1/query/profile?user_id=%40a%3Ab"), "")
-                    .await,
+                2 => {
+                    self.ask(("GET", "/_matrix/federation/v1/query/profile?user_id=%40a%3Ab"), "")
+                        .await
+                }
                 3 => self.ask_unsigned(),
                 _ => {
                     let filler = "x".repeat(1024 * 1024);

@@ -166,10 +166,14 @@ struct Connection {
 }
 
 impl Connection {
-    fn start(muxer: StreamMuxerBox, wanted: usize) -> mpsc::UnboundedReceiver<SubstreamBox> {
+    fn start(
+        muxer: StreamMuxerBox,
+        wanted: usize,
+        tasks: &mut JoinSet<()>,
+    ) -> mpsc::UnboundedReceiver<SubstreamBox> {
         let (streams, opened) = mpsc::unbounded_channel();
         let mut connection = Self { muxer, wanted, streams };
-        tokio::spawn(async move { poll_fn(|cx| connection.poll(cx)).await });
+        tasks.spawn(async move { poll_fn(|cx| connection.poll(cx)).await });
         opened
     }
 
@@ -219,9 +223,10 @@ async fn serve(mut transport: Connections, told: mpsc::UnboundedSender<Multiaddr
             TransportEvent::Incoming { upgrade, .. } => {
                 tasks.spawn(async move {
                     let Ok((_, muxer)) = upgrade.await else { return };
-                    let mut streams = Connection::start(muxer, 0);
+                    let mut tasks = JoinSet::new();
+                    let mut streams = Connection::start(muxer, 0, &mut tasks);
                     while let Some(stream) = streams.recv().await {
-                        tokio::spawn(serve_stream(stream));
+                        tasks.spawn(serve_stream(stream));
                     }
                 });
             }
@@ -252,13 +257,16 @@ async fn probe_rate(kind: Kind, measured: Duration) -> Result<f64, Failure> {
     let mut dialer = transport(kind)?;
     let how = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
     let (_, muxer) = timeout(PATIENCE, dialer.dial(address, how)?).await??;
-    let mut streams = Connection::start(muxer, 1);
+    let mut client = JoinSet::new();
+    let mut streams = Connection::start(muxer, 1, &mut client);
     let stream = timeout(PATIENCE, streams.recv()).await?.ok_or("no stream")?;
     let (sender, link) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(stream.compat()))
         .await?;
-    let mut client = JoinSet::new();
-    client.spawn(link);
+    client.spawn(async move {
+        // It ends with the measurement.
+        let _ = link.await;
+    });
     let ask = || {
         let mut sender = sender.clone();
         async move {

@@ -192,13 +192,11 @@ fn judge(pdu: &Arc<Pdu>, view: &RoomView) -> Verdict {
     }
     // 7. By the policy server.
     match policy_in(current) {
-        Some(policy) if !policy.recommends(pdu, view.rules) => {
-            Verdict::SoftFailed(AuthViolation {
-                basis: Basis::CurrentState,
-                rule: AuthRule::Policy,
-                reason: format!("the policy server {} has not signed it", policy.server()),
-            })
-        }
+        Some(policy) if !policy.recommends(pdu, view.rules) => Verdict::SoftFailed(AuthViolation {
+            basis: Basis::CurrentState,
+            rule: AuthRule::Policy,
+            reason: format!("the policy server {} has not signed it", policy.server()),
+        }),
         _ => Verdict::Accepted,
     }
 }

@@ -10,7 +10,3 @@ CREATE TABLE knocks (
 CREATE TABLE published_rooms (
     room INTEGER PRIMARY KEY
 ) STRICT;
-
--- Which event of a room was sent at about a time. History has a position and maybe no state.
-CREATE INDEX events_by_time ON events (room, json_extract(json, '$.origin_server_ts'))
-    WHERE pos IS NOT NULL;

@@ -16,7 +16,8 @@ pub fn nearest(
     (time, direction): (MilliSecondsSinceUnixEpoch, Direction),
     (skip, limit): (usize, usize),
 ) -> Result<Vec<EventNid>, StoreError> {
-    // The expression must be that of the index, to the letter.
+    // No index: it would cost each event a page, and this question is rare. The timeline of one
+    // room is read, a few microseconds an event.
     let sql = match direction {
         Direction::Forward => {
             "SELECT nid FROM events WHERE room = ?1 AND pos IS NOT NULL

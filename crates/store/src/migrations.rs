@@ -17,11 +17,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0005_aliases.sql"),
     include_str!("../migrations/0006_joins.sql"),
     include_str!("../migrations/0007_heads.sql"),
-    include_str!("../migrations/0011_ghost_joins.sql"),
+    include_str!("../migrations/0008_ghost_joins.sql"),
     include_str!("../migrations/0009_rooms.sql"),
-    include_str!("../migrations/0012_outbox.sql"),
-    include_str!("../migrations/0010_users.sql"),
-    include_str!("../migrations/0014_media.sql"),
+    include_str!("../migrations/0010_outbox.sql"),
+    include_str!("../migrations/0011_users.sql"),
+    include_str!("../migrations/0012_media.sql"),
 ];
 
 /// The newest schema this program knows.

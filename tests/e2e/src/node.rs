@@ -66,6 +66,15 @@ impl<'a> Node<'a> {
         self.variables.extend(full.map(|(name, value)| (name, (*value).to_owned())));
     }
 
+    /// The id of its process.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().and_then(Child::id).expect("a running node")
+    }
+
     /// Its data directory.
     pub fn data(&self) -> &Path {
         self.data.path()

@@ -69,7 +69,10 @@ impl Search {
             let mut at = 0;
             while at < self.best.script.steps.len() && !self.is_over() {
                 let end = (at + many).min(self.best.script.steps.len());
-                if !self.try_out(|script| drop(script.steps.drain(at..end))) {
+                let fails = self.try_out(|script| {
+                    script.steps.drain(at..end);
+                });
+                if !fails {
                     at += many;
                 }
             }
@@ -86,7 +89,9 @@ impl Search {
     fn drop_faults(&mut self) {
         for node in self.best.script.present() {
             for vice in self.best.script.nodes[node].vices.clone() {
-                self.try_out(|script| drop(script.nodes[node].vices.remove(&vice)));
+                self.try_out(|script| {
+                    script.nodes[node].vices.remove(&vice);
+                });
             }
         }
         self.try_out(|script| script.nodes.iter_mut().for_each(|node| node.skew_ms = 0));

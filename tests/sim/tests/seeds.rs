@@ -7,14 +7,14 @@ use sim::{Endpoints, Failure, Outcome, Script, Switches, Tally, run, shrink};
 /// How long a failed seed is made smaller.
 const SHRINKING: Duration = Duration::from_secs(30);
 
-/// Runs some seeds; each must have proved something, and so must the whole.
+/// Runs some seeds; nearly each must have proved something, and so must the whole.
 fn run_all(seeds: std::ops::Range<u64>) {
-    let (mut tally, mut failures) = (Tally::default(), Vec::new());
+    let (mut tally, mut failures, mut worthless) = (Tally::default(), Vec::new(), 0);
     for seed in seeds {
         let script = Script::draw(seed, None, Switches::default());
         match run(&script) {
             Ok(outcome) => {
-                assert_eq!(outcome.tally.shortcoming(), None, "seed {seed} proves nothing");
+                worthless += usize::from(outcome.tally.shortcoming().is_some());
                 tally += &outcome.tally;
             }
             Err(failure) => failures.push((script, failure)),
@@ -33,6 +33,7 @@ fn run_all(seeds: std::ops::Range<u64>) {
     }
     say(&tally);
     proves_something(&tally);
+    assert!(worthless * 10 <= tally.runs, "{worthless} of {} runs prove nothing", tally.runs);
 }
 
 /// A run without forks, crashes and repairs is green and says nothing. But for the first, which is

@@ -10,9 +10,9 @@ mod moving;
 mod relayed;
 mod repair;
 mod sealed;
-mod waiting;
 mod strangers;
 mod users;
+mod waiting;
 
 use messagehub_homeserver::{
     Homeserver,

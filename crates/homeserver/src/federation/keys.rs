@@ -84,8 +84,7 @@ pub(crate) async fn forget_strangers(hs: &Homeserver) -> Result<(), StoreError> 
     if hs.store.read(server_keys::count).await? <= MAX_STRANGERS as u64 {
         return Ok(());
     }
-    let forgotten =
-        hs.store.write(|txn| server_keys::forget_strangers(txn, MAX_STRANGERS)).await?;
+    let forgotten = hs.store.write(|txn| server_keys::forget_strangers(txn, MAX_STRANGERS)).await?;
     if forgotten > 0 {
         tracing::info!(forgotten, "forgot the keys of servers that share nothing with us");
     }

@@ -1,7 +1,7 @@
 use messagehub_store::{memberships, outbox, profiles, rooms};
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomAliasId, RoomVersionId, UserId, events::room::member::MembershipState,
-    owned_room_id, owned_server_name, room_alias_id,
+    OwnedRoomId, OwnedUserId, RoomAliasId, RoomVersionId, UserId,
+    events::room::member::MembershipState, owned_room_id, owned_server_name, room_alias_id,
 };
 use serde_json::{Value, json};
 

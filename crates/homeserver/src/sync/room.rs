@@ -12,8 +12,8 @@ use ruma::{
     api::client::sync::sync_events::{
         UnreadNotificationsCount,
         v3::{
-            InviteState, InvitedRoom, JoinedRoom, KnockState, KnockedRoom, LeftRoom, RoomSummary, State as StatePart,
-            StateEvents, Timeline as TimelinePart,
+            InviteState, InvitedRoom, JoinedRoom, KnockState, KnockedRoom, LeftRoom, RoomSummary,
+            State as StatePart, StateEvents, Timeline as TimelinePart,
         },
     },
     events::{StateEventType, room::member::MembershipState},

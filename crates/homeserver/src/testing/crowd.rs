@@ -42,7 +42,9 @@ pub async fn join(
     let known = Arc::clone(&keys);
     store
         .write(move |txn| {
-            known.iter().try_for_each(|(keys, _)| server_keys::put_if_newer(txn, keys).map(drop))?;
+            known
+                .iter()
+                .try_for_each(|(keys, _)| server_keys::put_if_newer(txn, keys).map(drop))?;
             Ok::<_, StoreError>(())
         })
         .await?;
@@ -86,6 +88,7 @@ fn keys_of(number: usize, now: MilliSecondsSinceUnixEpoch) -> (ServerKeys, Verif
     let identity = IdentityKey::from_seed(&seed);
     seed[31] = 0;
     let key = VerifyKey::from_seed(&seed);
-    let terms = ServerKeysTerms { old_verify_keys: Vec::new(), peer_ids: Vec::new(), issued_ts: now };
+    let terms =
+        ServerKeysTerms { old_verify_keys: Vec::new(), peer_ids: Vec::new(), issued_ts: now };
     (ServerKeys::make(&identity, &key, terms), key)
 }

@@ -94,8 +94,5 @@ async fn whoever_does_not_want_in_any_more_is_no_member_of_those_who_believe_it(
         membership(&a.hs, &room_id, &xena.user_id).await == Some(MembershipState::Leave)
     })
     .await;
-    assert_eq!(
-        membership(&x.hs, &room_id, &xena.user_id).await,
-        Some(MembershipState::Leave)
-    );
+    assert_eq!(membership(&x.hs, &room_id, &xena.user_id).await, Some(MembershipState::Leave));
 }
