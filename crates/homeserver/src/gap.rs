@@ -12,7 +12,7 @@ use messagehub_store::{
     Room, Snapshot, StateNid, StoreError, events, extremities, memberships,
     pending::{self, Pending},
 };
-use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -36,9 +36,9 @@ const BATCH: usize = 100;
 /// in one room.
 const MAX_MISSING: usize = 20 * 256;
 
-/// Members asked for the state before one event: two that agree are enough, and of three two do if
-/// one of them lies.
-const MAX_TELLERS: usize = 3;
+/// Members asked for the state before one event: two that agree are enough, and of four two do if
+/// one of them lies and one does not know it.
+const MAX_TELLERS: usize = 4;
 
 /// Ids named in one request: an event has at most 20 predecessors, a room told 20 heads.
 const MAX_IDS: usize = 20;
@@ -432,7 +432,8 @@ async fn anchor(
 ) -> Result<bool, StoreError> {
     for waiting in waiting {
         let tellers = tellers(hs, waiting, (sure, members));
-        let Some((server, state)) = ours(told(hs, room, &waiting.event, &tellers).await)?.flatten()
+        let Some((server, state)) =
+            ours(told(hs, room, (&waiting.event.event_id, &tellers)).await)?.flatten()
         else {
             continue;
         };
@@ -453,9 +454,9 @@ async fn anchor(
     Ok(false)
 }
 
-/// Whose word is taken about the state before an event. Not that of the server that made it: it
-/// could have made it to tell us a state. Only where no other member is there to be asked, what two
-/// say to each other must not wait for a third.
+/// Whose word is taken about the state before an event: that of the server that made it last, since
+/// it could have made it to tell us a state; and by itself only where no other member is there to be
+/// asked, since what two say to each other must not wait for a third.
 fn tellers(
     hs: &Homeserver,
     waiting: &Waiting,
@@ -464,45 +465,41 @@ fn tellers(
     let is_other =
         |server: &&OwnedServerName| *server != waiting.maker() && *server != hs.server_name();
     let is_alone = !members.iter().filter(is_other).any(|server| hs.peers.is_connected(server));
-    sure.iter().filter(|server| is_alone || is_other(server)).cloned().collect()
+    let mut tellers: Vec<_> = sure.iter().filter(is_other).cloned().collect();
+    if is_alone || !tellers.is_empty() {
+        tellers.extend(sure.iter().find(|server| *server == waiting.maker()).cloned());
+    }
+    tellers
 }
 
-/// The state before an event, as two members tell it alike, else as most of those asked do, and who
-/// told it; `None` where nobody does.
-async fn told(
+/// The state before an event, and who told it: what two members tell alike, or what the only one
+/// tells who can; `None` where nobody does, or those who would settle it do not answer now.
+pub(crate) async fn told(
     hs: &Homeserver,
     room: &Room,
-    event: &Pending,
-    tellers: &[OwnedServerName],
+    (event_id, tellers): (&EventId, &[OwnedServerName]),
 ) -> Result<Option<(OwnedServerName, StateNid)>, StateError> {
-    let mut told: Vec<(BTreeSet<OwnedEventId>, Vec<&OwnedServerName>)> = Vec::new();
+    let mut told: Vec<(BTreeSet<OwnedEventId>, OwnedServerName)> = Vec::new();
+    let (mut agreed, mut is_complete) = (None, true);
     for server in tellers.iter().take(MAX_TELLERS) {
-        let ids = match outliers::fetch_state_ids(hs, server, room, &event.event_id).await {
-            Ok(ids) => ids.pdu_ids.into_iter().collect(),
+        match outliers::fetch_state_ids(hs, server, room, event_id).await {
+            Ok(ids) => {
+                let ids = ids.pdu_ids.into_iter().collect();
+                if told.iter().any(|(state, _)| *state == ids) {
+                    agreed = Some(server.clone());
+                    break;
+                }
+                told.push((ids, server.clone()));
+            }
             Err(StateError::Federation(error)) => {
                 tracing::debug!(%server, %error, "a member does not tell a state");
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        match told.iter_mut().find(|(state, _)| *state == ids) {
-            Some((_, by)) => {
-                by.push(server);
-                break;
-            }
-            None => told.push((ids, vec![server])),
-        }
-    }
-    // Of those told equally often the first counts.
-    told.sort_by_key(|(_, by)| std::cmp::Reverse(by.len()));
-    for server in told.iter().filter_map(|(_, by)| by.first()) {
-        match outliers::fetch_state(hs, server, room, &event.event_id).await {
-            Ok(state) => return Ok(Some(((*server).clone(), state))),
-            Err(error @ (StateError::Federation(_) | StateError::Unusable(_))) => {
-                tracing::debug!(%server, %error, "a state cannot be had");
+                is_complete &= !error.is_transient();
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    let first = told.into_iter().next().map(|(_, server)| server);
+    let Some(server) = agreed.or(first.filter(|_| is_complete)) else { return Ok(None) };
+    let state = outliers::fetch_state(hs, &server, room, event_id).await?;
+    Ok(Some((server, state)))
 }

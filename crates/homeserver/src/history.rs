@@ -24,8 +24,9 @@ use ruma::{
 use crate::{
     Homeserver, append,
     federation::{self, route},
+    gap,
     ingest::{self, Admitted, IngestError, verify},
-    outliers::{self, StateError},
+    outliers::StateError,
     peers::{Counters, REQUEST_TIMEOUT},
     view::{self, ViewError},
 };
@@ -75,8 +76,10 @@ pub async fn more(hs: &Homeserver, room_id: &RoomId) -> Result<Progress, StoreEr
     }
     let members = route::members(hs, room_id, None).await?;
     let former = route::former(hs, room_id).await?;
+    let mut tellers = members.clone();
+    tellers.retain(|server| hs.peers.is_connected(server));
     for server in members.into_iter().chain(former) {
-        match batch(hs, &server, &room, &missing).await {
+        match batch(hs, (&server, &tellers), &room, &missing).await {
             Ok(0) => {}
             Ok(placed) => {
                 Counters::add(&hs.peers.counters().events_repaired, placed);
@@ -102,7 +105,7 @@ fn first_gaps(snap: &Snapshot<'_>, room: &Room) -> Result<Vec<OwnedEventId>, Sto
 /// Asks one server, and places what it gives. Gives the number of events placed.
 async fn batch(
     hs: &Homeserver,
-    server: &OwnedServerName,
+    (server, tellers): (&OwnedServerName, &[OwnedServerName]),
     room: &Room,
     missing: &[OwnedEventId],
 ) -> Result<usize, StateError> {
@@ -123,7 +126,12 @@ async fn batch(
         .await?;
     let mut states = HashMap::new();
     for event_id in edges.into_iter().take(MAX_EDGES) {
-        let state = outliers::fetch_state(hs, server, room, &event_id).await?;
+        // What waited for the past goes on from it: one member alone does not say what it was.
+        let others = tellers.iter().filter(|other| *other != server).cloned();
+        let tellers: Vec<_> = std::iter::once(server.clone()).chain(others).collect();
+        let Some((_, state)) = gap::told(hs, room, (&event_id, &tellers)).await? else {
+            return Err(StateError::Unusable("members tell it differently".to_owned()));
+        };
         states.insert(event_id, state);
     }
     let us = hs.server_name().to_owned();

@@ -301,6 +301,18 @@ impl Peers {
         }
     }
 
+    /// Says that a server which we have out of a room holds itself to be in it, so that the run loop
+    /// looks at what such servers went on from.
+    pub(crate) fn note_disputed(&self, room_id: &RoomId) {
+        self.live.note_disputed(room_id);
+        self.wake();
+    }
+
+    /// The disputed rooms noted since the last call.
+    pub(crate) fn take_disputed(&self) -> BTreeSet<OwnedRoomId> {
+        self.live.take_disputed()
+    }
+
     /// The rooms noted since the last call.
     pub(crate) fn take_behind(&self) -> BTreeSet<OwnedRoomId> {
         self.live.take_behind()

@@ -247,6 +247,14 @@ async fn look_around(hs: &Homeserver, agenda: &mut Agenda) {
             Err(error) => tracing::error!(%error, "the members of a room could not be read"),
         }
     }
+    for room_id in hs.peers.take_disputed() {
+        match route::former(hs, &room_id).await {
+            Ok(former) => former
+                .into_iter()
+                .for_each(|server| agenda.add(Job::RoomHeads(server, room_id.clone()))),
+            Err(error) => tracing::error!(%error, "who was in a room could not be read"),
+        }
+    }
 }
 
 /// Whose devices are to be fetched, and who is to be told who is here.

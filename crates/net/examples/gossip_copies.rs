@@ -22,6 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
 use messagehub_homeserver::{
@@ -59,7 +60,6 @@ const FRAME_BYTES: usize = 1_500;
 /// What all nodes count together.
 #[derive(Debug, Default)]
 struct Tally {
-    subscribed: AtomicU64,
     first: AtomicU64,
     again: AtomicU64,
     /// From publishing to the homeserver of another node, summed, in microseconds.
@@ -131,11 +131,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         nodes.push(peers);
         known.push(address);
     }
-    let all = u64::from(count) * (u64::from(count) - 1);
-    while get(&tally.subscribed) < all && origin.elapsed() < PATIENCE {
+    let all = nodes.len() * (nodes.len() - 1);
+    let mut found = 0;
+    while found < all && origin.elapsed() < PATIENCE {
         sleep(Duration::from_secs(1)).await;
+        let status = join_all(nodes.iter().map(Peers::status)).await;
+        found = status.into_iter().flatten().map(|status| status.peers.len()).sum();
     }
-    println!("{} of {all} neighbours found after {:.0?}", get(&tally.subscribed), origin.elapsed());
+    println!("{found} of {all} neighbours found after {:.0?}", origin.elapsed());
     // Until each has its mesh: ten heartbeats.
     sleep(Duration::from_secs(10)).await;
 
@@ -241,17 +244,12 @@ async fn start(
 /// The homeserver's part: it takes every frame.
 async fn judge(mut inbound: mpsc::Receiver<Inbound>, tally: Arc<Tally>, origin: Instant) {
     while let Some(report) = inbound.recv().await {
-        match report {
-            Inbound::Subscribed { .. } => drop(tally.subscribed.fetch_add(1, Ordering::Relaxed)),
-            Inbound::Frame { reply, .. } => {
-                let delay = micros(origin).saturating_sub(get(&tally.begun_us));
-                tally.first.fetch_add(1, Ordering::Relaxed);
-                tally.delay_us.fetch_add(delay, Ordering::Relaxed);
-                tally.slowest_us.fetch_max(delay, Ordering::Relaxed);
-                // The transport may have ended.
-                let _ = reply.send(Acceptance::Accept);
-            }
-            _ => {}
-        }
+        let Inbound::Frame { reply, .. } = report else { continue };
+        let delay = micros(origin).saturating_sub(get(&tally.begun_us));
+        tally.first.fetch_add(1, Ordering::Relaxed);
+        tally.delay_us.fetch_add(delay, Ordering::Relaxed);
+        tally.slowest_us.fetch_max(delay, Ordering::Relaxed);
+        // The transport may have ended.
+        let _ = reply.send(Acceptance::Accept);
     }
 }

@@ -108,7 +108,8 @@ impl Behaviour {
         let is_wide = move |address: &libp2p::Multiaddr| scope.is_wide(address);
         let ours = move |address: &libp2p::Multiaddr| is_wide(address) && !is_relayed(address);
         let relay = (config.relay_service != RelayService::Off)
-            .then(|| Scoped::new(relaying::behaviour(peer, clients), ours));
+            .then(|| Scoped::new(relaying::behaviour(peer, clients), ours))
+            .map(Scoped::hiding_relayed_connections);
         let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits()),

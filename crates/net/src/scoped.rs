@@ -35,6 +35,7 @@ pub(crate) struct Scoped<B: NetworkBehaviour> {
     tests_listeners: bool,
     trusts_listeners: bool,
     observed_on: Option<ObservedOn<B>>,
+    hides_relayed: bool,
     /// Connections through relays.
     relayed: HashSet<ConnectionId>,
     /// Whether the candidates that come now were seen through a relay.
@@ -56,6 +57,7 @@ impl<B: NetworkBehaviour> Scoped<B> {
             tests_listeners: false,
             trusts_listeners: false,
             observed_on: None,
+            hides_relayed: false,
             relayed: HashSet::new(),
             is_deceived: false,
         }
@@ -78,6 +80,13 @@ impl<B: NetworkBehaviour> Scoped<B> {
     /// those are the relay's. `observed_on` says on which connection an event saw us.
     pub(crate) fn distrusting_relays(mut self, observed_on: ObservedOn<B>) -> Self {
         self.observed_on = Some(observed_on);
+        self
+    }
+
+    /// The behaviour hears of no connection through a relay: libp2p's relay server has no handler
+    /// there, and sends it events all the same, at which the connection panics.
+    pub(crate) fn hiding_relayed_connections(mut self) -> Self {
+        self.hides_relayed = true;
         self
     }
 
@@ -109,6 +118,12 @@ impl<B: NetworkBehaviour> Scoped<B> {
             FromSwarm::ExternalAddrConfirmed(event) => (self.admits)(event.addr),
             FromSwarm::ExternalAddrExpired(event) => (self.admits)(event.addr),
             FromSwarm::NewExternalAddrOfPeer(event) => (self.admits)(event.addr),
+            FromSwarm::ConnectionEstablished(event) => {
+                !(self.hides_relayed && event.endpoint.is_relayed())
+            }
+            FromSwarm::ConnectionClosed(event) => {
+                !(self.hides_relayed && event.endpoint.is_relayed())
+            }
             _ => true,
         }
     }

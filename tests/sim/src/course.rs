@@ -41,6 +41,9 @@ const MAX_BATCHES: usize = 50;
 /// Nodes that say a last word in each room. Of hundreds each would double what there is.
 const LAST_SPEAKERS: usize = 12;
 
+/// Rounds of last words at most.
+const LAST_ROUNDS: usize = 8;
+
 /// Plays a whole run.
 pub(crate) async fn play(world: &Rc<World>) -> Result<(), Fault> {
     gather(world).await?;
@@ -49,8 +52,10 @@ pub(crate) async fn play(world: &Rc<World>) -> Result<(), Fault> {
     world.trouble.set((from, world.start.elapsed()));
     peace(world).await?;
     settle(world, "peace").await?;
+    // What people find when they scroll back may be what other events waited for.
+    scroll_back(world).await?;
+    settle(world, "people scrolled back").await?;
     last_words(world).await?;
-    settle(world, "the last word").await?;
     scroll_back(world).await?;
     verdict::judge(world).await
 }
@@ -282,8 +287,9 @@ pub(crate) async fn glances(
     Ok(glances)
 }
 
-/// Many say one thing more, so that what each knows has successors; then one who knows all of
-/// that.
+/// Many say one thing more, so that what each knows has successors; then those who know of more
+/// than others do, until all know the same: what one node does not let in by the state it has now,
+/// another had before.
 async fn last_words(world: &Rc<World>) -> Result<(), Fault> {
     let rooms = room_ids(world);
     for room_id in &rooms {
@@ -294,12 +300,28 @@ async fn last_words(world: &Rc<World>) -> Result<(), Fault> {
         }
     }
     settle(world, "the first last words").await?;
-    for room_id in &rooms {
-        for node in glances(world, room_id).await?.into_keys() {
-            if deeds::last_word(world, node, room_id).await? {
-                break;
+    for round in 0..LAST_ROUNDS {
+        let mut is_one = true;
+        for room_id in &rooms {
+            let glances = glances(world, room_id).await?;
+            let most = glances.values().map(|glance| glance.heads.len()).max().unwrap_or(1);
+            let alike = glances.values().all(|one| one.heads.len() == 1)
+                && glances.values().map(|glance| &glance.heads).collect::<BTreeSet<_>>().len() <= 1;
+            if alike && round > 0 {
+                continue;
+            }
+            is_one = false;
+            for node in glances.iter().filter(|(_, g)| g.heads.len() == most).map(|(node, _)| node)
+            {
+                if deeds::last_word(world, *node, room_id).await? {
+                    break;
+                }
             }
         }
+        if is_one {
+            break;
+        }
+        settle(world, "a last word").await?;
     }
     Ok(())
 }

@@ -57,6 +57,7 @@ pub(super) struct Live {
     pub(super) request_paces: RequestPaces,
     times: UniqueTimes,
     behind: Mutex<BTreeSet<OwnedRoomId>>,
+    disputed: Mutex<BTreeSet<OwnedRoomId>>,
     history: Mutex<BTreeSet<OwnedRoomId>>,
     /// When a frame of a stranger last made us look at a room, in milliseconds.
     strangers: Mutex<BTreeMap<OwnedRoomId, u64>>,
@@ -141,6 +142,17 @@ impl Live {
         }
         strangers.insert(room_id.to_owned(), now);
         true
+    }
+
+    pub(super) fn note_disputed(&self, room_id: &RoomId) {
+        let mut disputed = self.disputed.lock().unwrap_or_else(PoisonError::into_inner);
+        if disputed.len() < MAX_BEHIND {
+            disputed.insert(room_id.to_owned());
+        }
+    }
+
+    pub(super) fn take_disputed(&self) -> BTreeSet<OwnedRoomId> {
+        std::mem::take(&mut *self.disputed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn take_behind(&self) -> BTreeSet<OwnedRoomId> {

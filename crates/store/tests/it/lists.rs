@@ -64,8 +64,8 @@ async fn published_rooms_are_listed_by_their_members() {
 }
 
 #[tokio::test]
-async fn events_are_found_by_their_time_through_the_index() {
-    let (dir, store) = store();
+async fn events_are_found_by_their_time() {
+    let (_dir, store) = store();
     let server = Server::new(1);
     let alice = server.user("alice");
     let (room, last) = store
@@ -95,17 +95,4 @@ async fn events_are_found_by_their_time_through_the_index() {
         })
         .await
         .unwrap();
-    drop(store);
-    let conn = rusqlite::Connection::open(dir.path().join(messagehub_store::DATABASE_FILE));
-    let plan: String = conn
-        .unwrap()
-        .query_row(
-            "EXPLAIN QUERY PLAN SELECT nid FROM events WHERE room = 1 AND pos IS NOT NULL
-             AND json_extract(json, '$.origin_server_ts') <= 5
-             ORDER BY json_extract(json, '$.origin_server_ts') DESC, pos DESC LIMIT 1",
-            [],
-            |row| row.get(3),
-        )
-        .unwrap();
-    assert!(plan.contains("events_by_time"), "{plan}");
 }

@@ -42,13 +42,20 @@ pub(super) async fn introduced(
         .store
         .write(move |txn| {
             let mut room = verify::room_of_ours(txn, &id, &us)?;
-            let Some(event) = find(txn, (&us, &room), (&them, pdus))? else { return Ok(None) };
+            let event = match find(txn, (&us, &room), (&them, pdus))? {
+                Shown::New(event) => event,
+                Shown::Known => return Ok(Taken::Disputed),
+                Shown::Nothing => return Ok(Taken::Nothing),
+            };
             let admitted = take(txn, &us, &mut room, (&them, event))?;
-            Ok::<_, IngestError>(admitted.map(|admitted| (room, admitted)))
+            Ok::<_, IngestError>(match admitted {
+                Some(admitted) => Taken::Admitted(room, admitted),
+                None => Taken::Nothing,
+            })
         })
         .await;
     match taken {
-        Ok(Some((room, admitted))) => {
+        Ok(Taken::Admitted(room, admitted)) => {
             let outcomes = ingest::settle(hs, &room, admitted);
             if outcomes.values().any(|outcome| *outcome == Outcome::Accepted) {
                 tracing::info!(%origin, %room_id, "a server was in a room without our knowing");
@@ -56,7 +63,11 @@ pub(super) async fn introduced(
             }
             Ok(outcomes.into_iter().map(result).collect())
         }
-        Ok(None) => Ok(Results::new()),
+        Ok(Taken::Disputed) => {
+            hs.peers.note_disputed(&room_id);
+            Ok(Results::new())
+        }
+        Ok(Taken::Nothing) => Ok(Results::new()),
         Err(IngestError::View(ViewError::Store(error))) => Err(error),
         Err(error) => {
             tracing::debug!(%origin, %room_id, %error, "an introduction is of no use");
@@ -65,14 +76,35 @@ pub(super) async fn introduced(
     }
 }
 
-/// A user of `origin` joins by it, or sends one of ours out.
+/// What became of an introduction.
+enum Taken {
+    /// It is taken in, or waits.
+    Admitted(Room, Admitted),
+    /// We know it, and have the server out of the room all the same: one of us lacks what the other
+    /// went on from.
+    Disputed,
+    /// It is of no use.
+    Nothing,
+}
+
+/// What a server shows of itself.
+enum Shown {
+    /// A user of it joins by this, or sends one of ours out.
+    New(SignedPdu),
+    /// Only what we have.
+    Known,
+    /// Nothing about itself.
+    Nothing,
+}
+
 fn find(
     txn: &Txn<'_>,
     (us, room): (&ServerName, &Room),
     (origin, pdus): (&ServerName, Vec<Box<RawValue>>),
-) -> Result<Option<SignedPdu>, IngestError> {
+) -> Result<Shown, IngestError> {
     let checked = verify::events(txn, room, (pdus, &KeyRing::new()))?;
-    Ok(checked.signed.into_iter().find(|event| {
+    let is_known = checked.outcomes.values().any(|outcome| *outcome == Outcome::Known);
+    let found = checked.signed.into_iter().find(|event| {
         let pdu = event.pdu();
         let about = pdu.state_key().and_then(|key| <&UserId>::try_from(key).ok());
         *pdu.kind() == TimelineEventType::RoomMember
@@ -82,7 +114,12 @@ fn find(
                 Some(MembershipState::Leave | MembershipState::Ban) => about.server_name() == us,
                 _ => false,
             })
-    }))
+    });
+    Ok(match found {
+        Some(event) => Shown::New(event),
+        None if is_known => Shown::Known,
+        None => Shown::Nothing,
+    })
 }
 
 fn take(
