@@ -244,6 +244,7 @@ impl Stranger {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the peers of a running node live in its time")]
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
