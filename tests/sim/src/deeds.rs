@@ -284,7 +284,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether a node, dead or alive, knows that a user is in a room.
+    /// Whether a node, dead or alive, is in a room and knows that a user is.
     async fn knows(
         &self,
         node: usize,
@@ -294,9 +294,12 @@ impl World {
             Some(hs) => hs.store,
             None => self.nodes[node].store()?,
         };
-        let (wanted, user) = (room_id.clone(), user.clone());
-        let known = store.read(move |snap| look::membership(snap, &wanted, &user)).await?;
-        Ok(known == Some(MembershipState::Join))
+        let (name, wanted, user) = (self.nodes[node].name.clone(), room_id.clone(), user.clone());
+        let known = store.read(move |snap| {
+            let is_in = look::glance(snap, &name, &wanted)?.is_some();
+            Ok::<_, StoreError>((is_in, look::membership(snap, &wanted, &user)?))
+        });
+        Ok(known.await? == (true, Some(MembershipState::Join)))
     }
 
     fn anybody(&self, dice: &Dice) -> OwnedUserId {

@@ -54,14 +54,10 @@ const CROWD_DEEDS: &[(u64, Deed)] = &[
 /// The most nodes in whose runs receipts are sent.
 const MAX_READ: usize = 200;
 
-const VICES: &[Vice] = &[
-    Vice::Forges,
-    Vice::Equivocates,
-    Vice::Floods,
-    Vice::Withholds,
-    Vice::LiesInHeads,
-    Vice::TellsWrongStates,
-];
+/// What nothing honest may ever suffer from. [`Vice::TellsWrongStates`] is not among them: where
+/// its word is the only one to be had, it is taken.
+const VICES: &[Vice] =
+    &[Vice::Forges, Vice::Equivocates, Vice::Floods, Vice::Withholds, Vice::LiesInHeads];
 
 impl Script {
     /// The script of a seed. `nodes` is how many there are; `None` leaves it to the seed, which
