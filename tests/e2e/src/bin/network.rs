@@ -254,8 +254,8 @@ async fn large_room(members: usize, joins: usize) {
     assert!(command.status().expect("fill_room").success());
     anna.returns().await;
 
-    for join in 1..=joins {
-        let bob = Person::on(&machines[join], "bob").await;
+    for (join, machine) in machines.iter().enumerate().skip(1) {
+        let bob = Person::on(machine, "bob").await;
         bob.meets(&anna).await;
         let cpu = (bob.cpu(), anna.cpu());
         let begun = Instant::now();
