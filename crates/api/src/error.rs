@@ -138,11 +138,17 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let pause_ms = self.body.get("retry_after_ms").and_then(Value::as_u64);
         let mut response = Response::new(Body::from(Value::Object(self.body).to_string()));
         *response.status_mut() = self.status;
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Spec: Client-Server API, "Rate limiting": the field is for clients that know no header.
+        if let Some(pause_ms) = pause_ms {
+            let seconds = HeaderValue::from(pause_ms.div_ceil(1_000));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
         response
     }
 }

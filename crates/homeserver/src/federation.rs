@@ -31,6 +31,10 @@ const BASE_URL: &str = "http://peer";
 /// The largest part of an error text of another server that is kept.
 const MAX_ERROR_CHARS: usize = 200;
 
+/// The longest pause that is believed, in milliseconds: our users wait for it, and another server
+/// must not silence them for longer.
+const MAX_RETRY_AFTER_MS: u64 = 60 * 60 * 1_000;
+
 /// Why another server gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FederationError {
@@ -46,6 +50,8 @@ pub enum FederationError {
         errcode: String,
         /// The text, cut to a sensible length.
         message: String,
+        /// Where it was asked too often: when it may be asked again, if it says so.
+        retry_after_ms: Option<u64>,
     },
     /// The answer is not what the operation answers.
     #[error("the answer cannot be read: {0}")]
@@ -68,6 +74,22 @@ impl FederationError {
             Self::Refused { status, .. } => *status >= 500 || *status == 429 || *status == 401,
             Self::BadAnswer(_) | Self::BadRequest(_) => false,
         }
+    }
+
+    /// Whether the other server has surely done nothing of what it was asked for: it said why it does
+    /// not, be it only for now, or was never asked.
+    pub fn is_no(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status < 500,
+            Self::BadRequest(_) => true,
+            Self::Transport(_) | Self::BadAnswer(_) | Self::Store(_) => false,
+        }
+    }
+
+    /// Whether the other server has answered that it does not give what it was asked for. That it was
+    /// asked too often says nothing of what it has.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status != 429)
     }
 }
 
@@ -203,13 +225,24 @@ fn refusal(response: &http::Response<Bytes>) -> FederationError {
         errcode: String,
         #[serde(default)]
         error: String,
+        /// Older than the header, and what servers of before Matrix 1.10 send alone.
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
     }
     let said = serde_json::from_slice::<Standard>(response.body()).unwrap_or_default();
+    let pause = said.retry_after_ms.or_else(|| retry_after_ms(response.headers()));
     FederationError::Refused {
         status: response.status().as_u16(),
         errcode: said.errcode.chars().take(MAX_ERROR_CHARS).collect(),
         message: said.error.chars().take(MAX_ERROR_CHARS).collect(),
+        retry_after_ms: pause.map(|ms| ms.min(MAX_RETRY_AFTER_MS)),
     }
+}
+
+/// The pause that the header asks for in seconds; its other form, a date, says nothing of our clock.
+fn retry_after_ms(headers: &http::HeaderMap) -> Option<u64> {
+    let seconds: u64 = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(seconds.saturating_mul(1_000))
 }
 
 /// Puts our signature, and the keys to check it with, on a request.
@@ -276,6 +309,7 @@ mod tests {
             status,
             errcode: String::new(),
             message: String::new(),
+            retry_after_ms: None,
         };
         for (error, expected) in [
             (RequestError::Unreachable.into(), true),
@@ -289,6 +323,31 @@ mod tests {
         ] {
             let error: FederationError = error;
             assert_eq!(error.is_transient(), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_read_from_body_and_header() {
+        let pause = |header: Option<&str>, body: &'static str| {
+            let mut response = http::Response::builder().status(429);
+            if let Some(header) = header {
+                response = response.header(http::header::RETRY_AFTER, header);
+            }
+            match refusal(&response.body(Bytes::from_static(body.as_bytes())).unwrap()) {
+                FederationError::Refused { retry_after_ms, .. } => retry_after_ms,
+                other => panic!("{other}"),
+            }
+        };
+        let body = r#"{"errcode":"M_LIMIT_EXCEEDED","error":"","retry_after_ms":1500}"#;
+        for (header, body, expected) in [
+            (None, body, Some(1_500)),
+            (Some("7"), body, Some(1_500)),
+            (Some("7"), "{}", Some(7_000)),
+            (Some("Wed, 21 Oct 2015 07:28:00 GMT"), "{}", None),
+            (Some("18446744073709551615"), "", Some(MAX_RETRY_AFTER_MS)),
+            (None, r#"{"retry_after_ms":-1}"#, None),
+        ] {
+            assert_eq!(pause(header, body), expected, "{header:?} {body}");
         }
     }
 

@@ -256,7 +256,7 @@ async fn introduce(
     let txn_id = format!("i{}", hs.peers.signing_time(hs.clock.now()).get());
     match outbox::push(hs, server, &txn_id, (joins, Vec::new())).await {
         Ok(()) => Ok(true),
-        Err(error @ FederationError::Refused { .. }) => {
+        Err(error) if error.is_refusal() => {
             tracing::debug!(%server, %error, "an introduction was refused");
             Ok(false)
         }
@@ -305,7 +305,7 @@ async fn repair(
     for (event_id, _claim) in &claims {
         match outliers::fetch_event(hs, server, event_id.clone()).await {
             Ok(pdu) => pdus.push(pdu),
-            Err(error @ FederationError::Refused { .. }) => {
+            Err(error) if error.is_refusal() => {
                 tracing::debug!(%server, %error, "a head could not be had");
                 missed += 1;
             }

@@ -220,7 +220,7 @@ async fn fetch_each(
     for id in wanted {
         match fetch_event(hs, server, id).await {
             Ok(pdu) => pdus.push(pdu),
-            Err(FederationError::Refused { .. }) => return Ok(None),
+            Err(error) if error.is_refusal() => return Ok(None),
             Err(error) => return Err(error),
         }
     }

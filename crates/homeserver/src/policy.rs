@@ -29,6 +29,7 @@ use crate::{
     emit::{Emitter, SendError},
     federation::{self, ASK_TIMEOUT, FederationError},
     ingest::verify,
+    rate::Limited,
     view,
 };
 
@@ -38,6 +39,10 @@ const MAX_ROUNDS: usize = 8;
 
 /// Events of others for which a signature is asked at once. Their senders had to do that.
 const MAX_ASKED_FOR_OTHERS: usize = 10;
+
+/// How long a sender is to wait whose policy server is asked too often and does not say for how
+/// long: the pause after which ours takes ten events more.
+const LIMITED_MS: u64 = 1_000;
 
 /// The policy server that a room uses: it is named, and has somebody in the room.
 ///
@@ -145,14 +150,23 @@ where
 /// Asks a policy server to recommend an event.
 ///
 /// # Errors
-/// `NotRecommended` in its own words; `NoRecommendation` when it gives no answer.
+/// `NotRecommended` in its own words; `NoRecommendation` when it gives no answer; `Limited` when it
+/// was asked too often.
 async fn ask(hs: &Homeserver, policy: &PolicyServer, event: &Pdu) -> Result<String, SendError> {
     let none = || SendError::NoRecommendation(policy.server().to_owned());
     let json = RawValue::from_string(event.json().to_owned()).map_err(|_| none())?;
     let request = sign_event::Request::new(json);
     match federation::ask(hs, policy.server(), request, ASK_TIMEOUT).await {
         Ok(answer) => answer.ed25519_signature(policy.server()).map(str::to_owned).ok_or_else(none),
-        Err(FederationError::Refused { status, errcode, message }) => {
+        Err(FederationError::Refused { status: 429, retry_after_ms, .. }) => {
+            let retry_after_ms = retry_after_ms.unwrap_or(LIMITED_MS);
+            Err(Limited { retry_after_ms }.into())
+        }
+        Err(error @ FederationError::Refused { .. }) if error.is_transient() => {
+            tracing::info!(server = %policy.server(), %error, "a policy server is unable to answer");
+            Err(none())
+        }
+        Err(FederationError::Refused { status, errcode, message, .. }) => {
             Err(SendError::NotRecommended { status, errcode, message })
         }
         Err(FederationError::Store(error)) => Err(error.into()),

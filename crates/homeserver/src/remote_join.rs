@@ -19,13 +19,10 @@ use messagehub_protocol::{
 use messagehub_store::{
     EventNid, Room, Snapshot, StoreError, Txn, events, extremities,
     joins_under_way::{self, Begun, JoinUnderWay},
-    memberships,
-    outbox::{self, NewEntry},
-    rooms,
+    memberships, rooms,
 };
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId,
-    RoomVersionId, ServerName,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
     api::federation::membership::{
         create_join_event::v2 as send_join, prepare_join_event::v1 as make_join,
     },
@@ -35,16 +32,20 @@ use ruma::{
     },
     room_version_rules::RoomVersionRules,
 };
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
     Homeserver, append,
-    clock::timestamp,
-    federation::{self, ASK_TIMEOUT, FederationError, route},
-    ingest::{self, Admitted, IngestError, Outcome, verify},
-    outbox as outbox_delivery, outliers,
-    view::{self, ViewError},
+    federation::{self, ASK_TIMEOUT, route},
+    ingest::{self, Admitted, Outcome, verify},
+    outbox, outliers, view,
 };
+
+mod error;
+mod lost;
+
+pub use error::RemoteJoinError;
+pub(crate) use lost::finish_lost;
 
 /// How long the answer to a join may take: it holds the state of the room, 16 MB at 10,000 members,
 /// over a slow home connection.
@@ -53,14 +54,6 @@ const SEND_JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the next server waits for those before it to answer, before it is asked too: more than
 /// a round trip around the world.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// When a join that was not answered counts as lost, in milliseconds: after whoever waits for the
-/// answer has given up.
-const LOST_AFTER_MS: u64 = 120_000;
-
-/// How long others are given to show that they believe in a lost join, in milliseconds: a member
-/// that was off for a month has more to catch up with than a user who is not there.
-const BELIEVED_FOR_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Memberships of one user that are looked at: a server that is further behind than this has
 /// missed years of somebody coming and going.
@@ -77,64 +70,6 @@ pub struct RemoteJoin {
     pub via: Vec<OwnedServerName>,
     /// The content of the member event.
     pub content: Box<RawValue>,
-}
-
-/// Why a room could not be joined through others.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoteJoinError {
-    /// None of the servers can be reached now.
-    #[error("none of the servers in the room can be reached now")]
-    Unreachable,
-    /// A server in the room does not let the user in.
-    #[error("the room does not let the user in: {message}")]
-    Forbidden {
-        /// Its words.
-        message: String,
-    },
-    /// No server that was asked knows the room.
-    #[error("no server that was asked knows the room")]
-    UnknownRoom,
-    /// The room has a version that this server does not take part in.
-    #[error("the room's version is not supported")]
-    UnsupportedVersion,
-    /// What a server told of the room does not hold together.
-    #[error("what was told of the room is not usable: {0}")]
-    Unusable(String),
-    /// Our own database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<FederationError> for RemoteJoinError {
-    fn from(error: FederationError) -> Self {
-        match error {
-            FederationError::Transport(_) => Self::Unreachable,
-            FederationError::Refused { errcode, message, .. } => match errcode.as_str() {
-                "M_NOT_FOUND" => Self::UnknownRoom,
-                "M_INCOMPATIBLE_ROOM_VERSION" => Self::UnsupportedVersion,
-                _ => Self::Forbidden { message },
-            },
-            FederationError::BadAnswer(text) | FederationError::BadRequest(text) => {
-                Self::Unusable(text)
-            }
-            FederationError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
-impl From<IngestError> for RemoteJoinError {
-    fn from(error: IngestError) -> Self {
-        match error {
-            IngestError::View(ViewError::Store(error)) => Self::Store(error),
-            error => Self::Unusable(error.to_string()),
-        }
-    }
-}
-
-impl From<ViewError> for RemoteJoinError {
-    fn from(error: ViewError) -> Self {
-        IngestError::from(error).into()
-    }
 }
 
 /// Joins through the first of the servers that lets us in; those connected are asked first. Whether
@@ -165,9 +100,7 @@ pub async fn join(hs: &Homeserver, join: RemoteJoin) -> Result<(), RemoteJoinErr
             Err(RemoteJoinError::Store(error)) => return Err(error.into()),
             Err(error) => {
                 tracing::info!(%server, room_id = %join.room_id, %error, "a join failed");
-                if weight(&error) >= weight(&worst) {
-                    worst = error;
-                }
+                worst = worst.or(error);
             }
         }
     }
@@ -192,18 +125,6 @@ async fn make(
     Ok(federation::ask(hs, server, request, ASK_TIMEOUT).await?)
 }
 
-/// How much an error tells whoever wanted to join.
-fn weight(error: &RemoteJoinError) -> u8 {
-    match error {
-        RemoteJoinError::Unreachable => 0,
-        RemoteJoinError::UnknownRoom => 1,
-        RemoteJoinError::Unusable(_) => 2,
-        RemoteJoinError::UnsupportedVersion => 3,
-        RemoteJoinError::Forbidden { .. } => 4,
-        RemoteJoinError::Store(_) => 5,
-    }
-}
-
 async fn through(
     hs: &Homeserver,
     server: &OwnedServerName,
@@ -213,7 +134,7 @@ async fn through(
     let rules = rules_of(&version).ok_or(RemoteJoinError::UnsupportedVersion)?;
     if is_behind(hs, join, &made.event).await? {
         // It gets our departure from the outbox; until then it would let in whoever has left.
-        outbox_delivery::deliver(hs, server).await?;
+        outbox::deliver(hs, server).await?;
         return Err(RemoteJoinError::Unreachable);
     }
     let signed = complete(hs, &made.event, join, rules)?;
@@ -244,138 +165,18 @@ async fn send(
     match federation::ask(hs, server, request, SEND_JOIN_TIMEOUT).await {
         Ok(answer) => Ok(answer.room_state),
         Err(error) => {
-            if !error.is_transient() {
-                hs.store
-                    .write(move |txn| match begun {
-                        Begun::First => joins_under_way::forget(txn, &under_way),
-                        Begun::Again => joins_under_way::answer(txn, &under_way),
-                    })
-                    .await?;
-            }
+            let (is_final, is_no) = (!error.is_transient(), error.is_no());
+            hs.store
+                .write(move |txn| match begun {
+                    Begun::First if is_no => joins_under_way::forget(txn, &under_way),
+                    Begun::Again if is_final => joins_under_way::answer(txn, &under_way),
+                    // It may have let us in, now or before.
+                    Begun::First | Begun::Again => Ok(()),
+                })
+                .await?;
             Err(error.into())
         }
     }
-}
-
-/// A join of one user to one room that was never answered.
-struct LostJoin {
-    /// The servers that may know of it, each as it was asked.
-    under_way: Vec<JoinUnderWay>,
-    membership: Option<MembershipState>,
-    /// The server of whoever invited the user.
-    inviter: Option<OwnedServerName>,
-}
-
-/// Brings joins to an end whose answer was lost: the other server may have let the user in. Who is
-/// invited still is brought in; anybody else leaves again, so that nobody waits for them in vain.
-///
-/// A server that was asked may be gone from the room by now, and the join live on with others.
-/// Those show themselves sooner or later, by telling us of the room, and are asked then.
-///
-/// # Errors
-/// Fails when the database does.
-pub(crate) async fn finish_lost(hs: &Homeserver) -> Result<(), StoreError> {
-    let now = hs.clock.now_ms();
-    let before = timestamp(now.saturating_sub(LOST_AFTER_MS));
-    for lost in hs.store.read(move |snap| list_lost(snap, before)).await? {
-        match &lost.membership {
-            Some(MembershipState::Invite) => go_on(hs, lost).await?,
-            Some(MembershipState::Join) => {
-                hs.store
-                    .write(move |txn| match lost.under_way.first() {
-                        Some(join) => joins_under_way::end(txn, &join.room_id, &join.user_id),
-                        None => Ok(()),
-                    })
-                    .await?;
-            }
-            _ => take_back(hs, lost).await?,
-        }
-    }
-    let forgotten = timestamp(now.saturating_sub(BELIEVED_FOR_MS));
-    hs.store.write(move |txn| joins_under_way::forget_before(txn, forgotten)).await
-}
-
-fn list_lost(
-    snap: &Snapshot<'_>,
-    before: MilliSecondsSinceUnixEpoch,
-) -> Result<Vec<LostJoin>, StoreError> {
-    let mut all: Vec<LostJoin> = Vec::new();
-    for join in joins_under_way::list_before(snap, before)? {
-        let same = |lost: &&mut LostJoin| {
-            lost.under_way
-                .first()
-                .is_some_and(|one| one.room_id == join.room_id && one.user_id == join.user_id)
-        };
-        if let Some(lost) = all.last_mut().filter(same) {
-            lost.under_way.push(join);
-            continue;
-        }
-        let member = match rooms::find(snap, &join.room_id)? {
-            Some(room) => memberships::find(snap, room.nid, &join.user_id)?,
-            None => None,
-        };
-        let inviter = match member.as_ref().and_then(|member| member.event) {
-            Some(nid) => Some(events::pdu(snap, nid)?.sender().server_name().to_owned()),
-            None => None,
-        };
-        let membership = member.map(|member| member.membership);
-        all.push(LostJoin { under_way: vec![join], membership, inviter });
-    }
-    Ok(all)
-}
-
-/// Asks everybody who may know of the join to let the user in, until one does.
-async fn go_on(hs: &Homeserver, lost: LostJoin) -> Result<(), StoreError> {
-    let Some(first) = lost.under_way.first().cloned() else { return Ok(()) };
-    let Ok(content) = RawValue::from_string(first.content.clone()) else { return Ok(()) };
-    let asked = lost.under_way.iter().map(|join| join.server.clone());
-    let again = RemoteJoin {
-        user_id: first.user_id.clone(),
-        room_id: first.room_id.clone(),
-        via: asked.chain(lost.inviter).collect(),
-        content,
-    };
-    for server in route::ordered(hs, again.via.clone(), None) {
-        let joined = match make(hs, &server, &again).await {
-            Ok(made) => through(hs, &server, (&again, made)).await,
-            Err(error) => Err(error),
-        };
-        match joined {
-            Ok(()) => return Ok(()),
-            Err(RemoteJoinError::Store(error)) => return Err(error),
-            Err(RemoteJoinError::Unreachable) => {}
-            Err(error) => {
-                tracing::info!(%server, room_id = %again.room_id, %error, "a lost join stays lost");
-                let answered = JoinUnderWay { server, ..first.clone() };
-                hs.store.write(move |txn| joins_under_way::answer(txn, &answered)).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Tells everybody who may believe in the join that the user is not there.
-async fn take_back(hs: &Homeserver, lost: LostJoin) -> Result<(), StoreError> {
-    let now = hs.clock.now();
-    hs.store
-        .write(move |txn| {
-            for join in lost.under_way {
-                let body = json!({ "room_id": join.room_id, "user_id": join.user_id });
-                let entry = NewEntry {
-                    destination: &join.server,
-                    kind: outbox::Kind::Leave,
-                    slot: None,
-                    body: &body.to_string(),
-                };
-                // Before it is sent, the outbox looks whether the user is in the room after all.
-                outbox::insert(txn, entry, now)?;
-                joins_under_way::answer(txn, &join)?;
-            }
-            Ok::<_, StoreError>(())
-        })
-        .await?;
-    hs.peers.wake();
-    Ok(())
 }
 
 /// Whether a server places the join on a membership of the user that a departure, which we know

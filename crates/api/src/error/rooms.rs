@@ -102,12 +102,20 @@ impl From<KnockError> for ApiError {
 impl From<RemoteJoinError> for ApiError {
     fn from(error: RemoteJoinError) -> Self {
         let text = error.to_string();
+        let bad_request = |errcode| Self::new(StatusCode::BAD_REQUEST, errcode, text.clone());
         match error {
             RemoteJoinError::Forbidden { .. } => Self::forbidden(text),
-            RemoteJoinError::UnknownRoom => Self::not_found(text),
-            RemoteJoinError::UnsupportedVersion => {
-                Self::new(StatusCode::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION", text)
+            RemoteJoinError::Limited { retry_after_ms } => {
+                let limited = Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", text);
+                match retry_after_ms {
+                    Some(pause) => limited.with("retry_after_ms", pause),
+                    None => limited,
+                }
             }
+            RemoteJoinError::UnknownRoom => Self::not_found(text),
+            RemoteJoinError::UnableToAuthorise => bad_request("M_UNABLE_TO_AUTHORISE_JOIN"),
+            RemoteJoinError::UnableToGrant => bad_request("M_UNABLE_TO_GRANT_JOIN"),
+            RemoteJoinError::UnsupportedVersion => bad_request("M_INCOMPATIBLE_ROOM_VERSION"),
             // The specification has no code for this; a client is to try again.
             RemoteJoinError::Unreachable | RemoteJoinError::Unusable(_) => {
                 Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", text)

@@ -41,6 +41,8 @@ struct State {
     gossip: Gossip,
     /// Answers to requests whose path holds this do not come back.
     lost_answers: Option<String>,
+    /// What nodes answer instead of what they would: to requests whose path holds this.
+    answered_instead: Vec<(OwnedServerName, String, http::Response<Bytes>)>,
     /// Requests that were carried, for tests that count: from whom, to whom, which path.
     carried: Vec<(OwnedServerName, OwnedServerName, String)>,
     frames: Vec<(OwnedServerName, OwnedRoomId, Bytes)>,
@@ -182,6 +184,16 @@ impl Hub {
     /// From now on answers to requests whose path holds `part` are lost; `None` for none any more.
     pub fn lose_answers(&self, part: Option<&str>) {
         self.state().lost_answers = part.map(str::to_owned);
+    }
+
+    /// From now on a node does not get requests whose path holds `part`: this is the answer.
+    pub fn answer_instead(&self, name: &ServerName, part: &str, answer: http::Response<Bytes>) {
+        self.state().answered_instead.push((name.to_owned(), part.to_owned(), answer));
+    }
+
+    /// From now on nodes answer all requests themselves.
+    pub fn answer_as_ever(&self) {
+        self.state().answered_instead.clear();
     }
 
     /// The number of requests that were carried so far.
@@ -355,6 +367,13 @@ impl Hub {
             state.carried.push((from.to_owned(), to.to_owned(), path));
             if !state.hears(from, to) {
                 return Err(RequestError::Unreachable);
+            }
+            let path = request.uri().path();
+            let mut instead = state.answered_instead.iter();
+            if let Some((.., answer)) =
+                instead.find(|(name, part, _)| name == to && path.contains(part))
+            {
+                return Ok(answer.clone());
             }
             let sender = state.ports.get(from).ok_or(RequestError::Unreachable)?;
             let receiver = state.ports.get(to).ok_or(RequestError::Unreachable)?;

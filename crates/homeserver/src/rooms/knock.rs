@@ -167,10 +167,7 @@ async fn remote(hs: &Homeserver, knock: Remote) -> Result<(), RemoteJoinError> {
             Err(RemoteJoinError::Store(error)) => return Err(error.into()),
             Err(error) => {
                 tracing::info!(%server, room_id = %knock.room_id, %error, "a knock was not taken");
-                // A refusal says more than silence.
-                if !matches!(error, RemoteJoinError::Unreachable) {
-                    worst = error;
-                }
+                worst = worst.or(error);
             }
         }
     }

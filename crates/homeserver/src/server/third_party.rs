@@ -27,7 +27,7 @@ use crate::{
     emit::{News, SendError},
     federation::{self, ASK_TIMEOUT, FederationError},
     policy::with_signatures,
-    rate::RateKey,
+    rate::{Limited, RateKey},
     view,
 };
 
@@ -218,6 +218,9 @@ async fn elsewhere(
     match federation::ask(hs, &server, request, ASK_TIMEOUT).await {
         Ok(_) => Ok(()),
         Err(FederationError::Store(error)) => Err(error.into()),
+        Err(FederationError::Refused {
+            status: 429, retry_after_ms: Some(retry_after_ms), ..
+        }) => Err(Limited { retry_after_ms }.into()),
         Err(error) => Err(MembershipError::Forbidden(format!("{server} makes no invite: {error}"))),
     }
 }

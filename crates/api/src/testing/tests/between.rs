@@ -22,6 +22,7 @@ use super::*;
 
 mod directory;
 mod knocking;
+mod limits;
 mod lookups;
 mod policy;
 mod restricted;
