@@ -3,8 +3,8 @@
 //! Spec: Client-Server API, "POST /account/deactivate".
 
 use messagehub_store::{
-    StoreError, Txn, account_data, cross_signing, devices, memberships, openid, presence, profiles,
-    rooms, users,
+    StoreError, Txn, account_data, cross_signing, devices, joins_under_way, memberships, openid,
+    presence, profiles, rooms, users,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedRoomId, ServerName, UserId,
@@ -81,6 +81,7 @@ fn remove(
     now: MilliSecondsSinceUnixEpoch,
 ) -> Result<(), StoreError> {
     users::deactivate(txn, user_id, now)?;
+    joins_under_way::withdraw_all(txn, user_id)?;
     for device in devices::list(txn, user_id)? {
         device_lists::remove_device(txn, us, (user_id, &device.device_id), now)?;
     }

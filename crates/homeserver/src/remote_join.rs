@@ -144,7 +144,8 @@ async fn through(
 }
 
 /// Sends the join. From here on the other server may have let us in, whatever we hear of it: that
-/// is noted before, and [`finish_lost`] sees to it if the join does not come to its end.
+/// is noted before, and [`finish_lost`] sees to it if the join does not come to its end, be it that
+/// this node dies.
 async fn send(
     hs: &Homeserver,
     server: &OwnedServerName,
@@ -159,9 +160,10 @@ async fn send(
         user_id: join.user_id.clone(),
         server: server.clone(),
         content: join.content.get().to_owned(),
+        started: hs.clock.now(),
     };
-    let (now, noted) = (hs.clock.now(), under_way.clone());
-    let begun = hs.store.write(move |txn| joins_under_way::begin(txn, &noted, now)).await?;
+    let noted = under_way.clone();
+    let begun = hs.store.write(move |txn| joins_under_way::begin(txn, &noted)).await?;
     match federation::ask(hs, server, request, SEND_JOIN_TIMEOUT).await {
         Ok(answer) => Ok(answer.room_state),
         Err(error) => {

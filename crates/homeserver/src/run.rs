@@ -124,6 +124,7 @@ async fn note(hs: &Homeserver, agenda: &mut Agenda, report: Inbound) {
             hs.peers.note_alive(&server);
             agenda.add(Job::Heads(server.clone()));
             agenda.add(Job::Outbox(server));
+            agenda.add(agenda.lost_joins());
             look_for_users(hs, agenda).await;
             look_for_gaps(hs, agenda).await;
         }
@@ -178,7 +179,7 @@ async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
     forget_txn_ids(hs).await;
     warn_of(keys::forget_strangers(hs).await);
     hs.peers.room_keys().sweep(hs.clock.now_ms());
-    agenda.add(Job::LostJoins);
+    agenda.add(agenda.lost_joins());
     let now = hs.clock.now();
     let expired = hs.store.read(move |snap| outbox_rows::has_expired(snap, now)).await;
     if matches!(expired, Ok(true)) {
@@ -314,7 +315,7 @@ async fn perform(hs: Homeserver, job: &Job) -> Vec<OwnedServerName> {
         }
         Job::Gap(room_id) => fill(&hs, room_id).await.map(|near| news_for = near),
         Job::Outbox(server) => outbox::deliver(&hs, server).await.map(drop),
-        Job::LostJoins => remote_join::finish_lost(&hs).await,
+        Job::LostJoins(started) => remote_join::finish_lost(&hs, *started).await,
         Job::Devices(user_id) => encryption::device_lists::refresh(&hs, user_id).await,
         Job::Presence(server) => presence::tell(&hs, server).await,
         Job::History(room_id) => fetch_history(&hs, room_id).await,

@@ -24,8 +24,10 @@ pub struct JoinUnderWay {
     pub user_id: OwnedUserId,
     /// The server that was asked, or that believes in the join.
     pub server: OwnedServerName,
-    /// The content of the member event, JSON.
+    /// The content of the member event, JSON; empty when the user does not want in any more.
     pub content: String,
+    /// When it was asked last, or the first server was.
+    pub started: MilliSecondsSinceUnixEpoch,
 }
 
 /// Whether a server is asked for the first time.
@@ -50,11 +52,7 @@ pub enum Answers {
 ///
 /// # Errors
 /// Fails when the database does.
-pub fn begin(
-    txn: &mut Txn<'_>,
-    join: &JoinUnderWay,
-    now: MilliSecondsSinceUnixEpoch,
-) -> Result<Begun, StoreError> {
+pub fn begin(txn: &mut Txn<'_>, join: &JoinUnderWay) -> Result<Begun, StoreError> {
     let is_known: bool = txn
         .conn()
         .prepare_cached(
@@ -75,9 +73,34 @@ pub fn begin(
             join.user_id.as_str(),
             join.server.as_str(),
             join.content,
-            convert::millis(now)
+            convert::millis(join.started)
         ])?;
     Ok(if is_known { Begun::Again } else { Begun::First })
+}
+
+/// Notes that a user does not want into a room any more. Says whether a server was asked.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn withdraw(txn: &mut Txn<'_>, room_id: &RoomId, user_id: &UserId) -> Result<bool, StoreError> {
+    let withdrawn = txn
+        .conn()
+        .prepare_cached(
+            "UPDATE joins_under_way SET content = '' WHERE room_id = ?1 AND user_id = ?2",
+        )?
+        .execute([room_id.as_str(), user_id.as_str()])?;
+    Ok(withdrawn > 0)
+}
+
+/// Notes that a user does not want into any room any more.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn withdraw_all(txn: &mut Txn<'_>, user_id: &UserId) -> Result<(), StoreError> {
+    txn.conn()
+        .prepare_cached("UPDATE joins_under_way SET content = '' WHERE user_id = ?1")?
+        .execute([user_id.as_str()])?;
+    Ok(())
 }
 
 /// Notes that a server is not to be asked again, unless it shows that it believes in the join.
@@ -181,7 +204,7 @@ pub fn list_before(
     let joins = snap
         .conn()
         .prepare_cached(
-            "SELECT room_id, user_id, server, content FROM joins_under_way
+            "SELECT room_id, user_id, server, content, started_ts FROM joins_under_way
              WHERE started_ts < ?1 AND is_answered = 0
              ORDER BY room_id, user_id, started_ts, server",
         )?
@@ -200,5 +223,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<JoinUnderWay> {
         user_id: convert::user_id(row, 1)?,
         server,
         content: row.get(3)?,
+        started: convert::read_millis(row, 4)?,
     })
 }

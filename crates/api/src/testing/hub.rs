@@ -41,6 +41,10 @@ struct State {
     gossip: Gossip,
     /// Answers to requests whose path holds this do not come back.
     lost_answers: Option<String>,
+    /// Answers to requests whose path holds this are on their way for ever.
+    held_answers: Option<String>,
+    /// Answers to requests whose path holds this arrive as an empty object.
+    spoiled_answers: Option<String>,
     /// What nodes answer instead of what they would: to requests whose path holds this.
     answered_instead: Vec<(OwnedServerName, String, http::Response<Bytes>)>,
     /// Requests that were carried, for tests that count: from whom, to whom, which path.
@@ -184,6 +188,18 @@ impl Hub {
     /// From now on answers to requests whose path holds `part` are lost; `None` for none any more.
     pub fn lose_answers(&self, part: Option<&str>) {
         self.state().lost_answers = part.map(str::to_owned);
+    }
+
+    /// From now on answers to requests whose path holds `part` do not arrive, and nobody knows;
+    /// `None` for none any more.
+    pub fn hold_answers(&self, part: Option<&str>) {
+        self.state().held_answers = part.map(str::to_owned);
+    }
+
+    /// From now on answers to requests whose path holds `part` are an empty object; `None` for none
+    /// any more.
+    pub fn spoil_answers(&self, part: Option<&str>) {
+        self.state().spoiled_answers = part.map(str::to_owned);
     }
 
     /// From now on a node does not get requests whose path holds `part`: this is the answer.
@@ -381,8 +397,24 @@ impl Hub {
         };
         let path = request.uri().path().to_owned();
         let answer = deliver(router, peer_id, request).await;
-        let is_lost = self.state().lost_answers.as_ref().is_some_and(|part| path.contains(part));
-        if is_lost { Err(RequestError::TimedOut) } else { answer }
+        let (is_held, is_lost, is_spoiled) = {
+            let state = self.state();
+            let is_meant =
+                |part: &Option<String>| part.as_ref().is_some_and(|part| path.contains(part));
+            (
+                is_meant(&state.held_answers),
+                is_meant(&state.lost_answers),
+                is_meant(&state.spoiled_answers),
+            )
+        };
+        if is_held {
+            return std::future::pending().await;
+        }
+        match (is_lost, is_spoiled) {
+            (true, _) => Err(RequestError::TimedOut),
+            (false, true) => answer.map(|answer| answer.map(|_| Bytes::from_static(b"{}"))),
+            (false, false) => answer,
+        }
     }
 
     /// A node remembers where another one was, and looks whether it is there.

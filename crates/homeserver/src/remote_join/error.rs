@@ -73,6 +73,21 @@ impl RemoteJoinError {
         }
     }
 
+    /// Whether a server said that it does not let the user in, or has no such room: it does not
+    /// believe that they are there.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Forbidden { .. }
+            | Self::UnknownRoom
+            | Self::UnableToAuthorise
+            | Self::UnableToGrant
+            | Self::Limited { .. } => true,
+            Self::Unreachable | Self::UnsupportedVersion | Self::Unusable(_) | Self::Store(_) => {
+                false
+            }
+        }
+    }
+
     /// Whether the same server may say something else soon.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable | Self::Limited { .. } | Self::Store(_))

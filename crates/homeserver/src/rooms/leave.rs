@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use messagehub_store::{
-    Room, StoreError, Txn, events, knocks,
+    Room, StoreError, Txn, events, joins_under_way, knocks,
     memberships::{self, Membership, NewMembership},
     outbox, rooms,
 };
@@ -55,7 +55,12 @@ pub async fn leave(
         let wanted = Arc::clone(&wanted);
         hs.store.write(move |txn| {
             let (user_id, room_id, reason) = &*wanted;
-            let (room, member) = find(txn, room_id, user_id)?;
+            // A join that is on its way is not to come to its end.
+            let is_withdrawn = joins_under_way::withdraw(txn, room_id, user_id)?;
+            let (room, member) = match find(txn, room_id, user_id) {
+                Err(LeaveError::NotInRoom) if is_withdrawn => return Ok(None),
+                found => found?,
+            };
             if member.membership == MembershipState::Leave {
                 return Ok(None);
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, OwnedUserId};
 
 use super::perform;
 use crate::Homeserver;
@@ -29,8 +29,8 @@ pub(super) enum Job {
     Gap(OwnedRoomId),
     /// Deliver what waits for a server.
     Outbox(OwnedServerName),
-    /// Bring joins to an end whose answer was lost.
-    LostJoins,
+    /// Bring joins to an end whose answer was lost, or that were begun before this time.
+    LostJoins(MilliSecondsSinceUnixEpoch),
     /// Fetch some history of a room.
     History(OwnedRoomId),
     /// Fetch the devices of a user.
@@ -57,12 +57,15 @@ pub(super) struct Agenda {
     trusted: BTreeSet<OwnedServerName>,
     /// Counts the looks for members without a path.
     turn: usize,
+    /// When this run began.
+    started: MilliSecondsSinceUnixEpoch,
 }
 
 impl Agenda {
     /// Nothing to do yet.
     pub(super) fn new(hs: Homeserver) -> Self {
         Self {
+            started: hs.clock.now(),
             hs,
             running: FuturesUnordered::new(),
             busy: BTreeSet::new(),
@@ -78,6 +81,11 @@ impl Agenda {
     /// What the transport was told last of whom to keep near.
     pub(super) fn trusted(&mut self) -> &mut BTreeSet<OwnedServerName> {
         &mut self.trusted
+    }
+
+    /// The job for joins that nobody waits for any more, those of the run before among them.
+    pub(super) fn lost_joins(&self) -> Job {
+        Job::LostJoins(self.started)
     }
 
     /// A number that is another one each time.

@@ -1,7 +1,14 @@
 //! Joins that happened without their maker's knowing: the answer was lost, and the server that
-//! gave it is gone from the room when it is asked again.
+//! gave it is gone from the room when it is asked again; or the node died before it was stored.
 
-use messagehub_homeserver::remote_join::{self, RemoteJoin, RemoteJoinError};
+use std::time::Duration;
+
+use messagehub_homeserver::{
+    remote_join::{self, RemoteJoin, RemoteJoinError},
+    rooms::leave::LeaveError,
+};
+use messagehub_store::joins_under_way;
+use ruma::{MilliSecondsSinceUnixEpoch, UInt, api::client::room::create_room::v3::RoomPreset};
 
 use super::*;
 
@@ -62,7 +69,7 @@ async fn whoever_was_let_in_without_knowing_comes_in_through_those_who_believe_i
     let Ghost { mut net, alice: (a, alice), xena: (x, xena), room_id } = ghost().await;
     // The one that let her in is asked first, and is no member any more.
     wait(&net);
-    net.drive(tokio::time::sleep(std::time::Duration::from_secs(70))).await;
+    net.drive(tokio::time::sleep(Duration::from_secs(70))).await;
     assert_eq!(
         membership(&x.hs, &room_id, &xena.user_id).await,
         Some(MembershipState::Invite),
@@ -88,11 +95,137 @@ async fn whoever_does_not_want_in_any_more_is_no_member_of_those_who_believe_it(
     // She refuses the invite; only the server of whoever invited her is told of that.
     net.drive(leave::leave(&x.hs, &xena.user_id, room_id.clone(), None)).await.unwrap();
     wait(&net);
-    net.drive(tokio::time::sleep(std::time::Duration::from_secs(70))).await;
+    net.drive(tokio::time::sleep(Duration::from_secs(70))).await;
     net.hub.set_link(a.name(), x.name(), Link::Up);
     net.until("alice sees xena gone", || async {
         membership(&a.hs, &room_id, &xena.user_id).await == Some(MembershipState::Leave)
     })
     .await;
     assert_eq!(membership(&x.hs, &room_id, &xena.user_id).await, Some(MembershipState::Leave));
+}
+
+/// Alice's public room, which bob's node has asked to let him in: her node did, and his died before
+/// it had stored anything of it.
+struct Crash {
+    net: Net,
+    alice: (Node, Session),
+    bob: (u64, Session),
+    room_id: OwnedRoomId,
+}
+
+async fn crash() -> Crash {
+    let mut net = Net::new();
+    let (a, b) = (net.start(1), net.start(2));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let mut public = NewRoom::new();
+    public.preset = Some(RoomPreset::PublicChat);
+    let room_id = net.drive(create::room(&a.hs, &alice.user_id, public)).await.unwrap();
+    net.drive(say(&a.hs, &alice, &room_id, "before")).await;
+    net.hub.hold_answers(Some("/send_join/"));
+    {
+        let joining = join(&b.hs, &bob, &room_id, vec![a.owned_name()]);
+        let joined = Some(MembershipState::Join);
+        let seen = net.until("alice sees bob come", || async {
+            membership(&a.hs, &room_id, &bob.user_id).await == joined
+        });
+        let first = futures::future::select(Box::pin(seen), Box::pin(joining)).await;
+        assert!(matches!(first, futures::future::Either::Left(_)), "the answer did not arrive");
+    }
+    assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, None);
+    let seed = net.stop(b).await;
+    net.hub.hold_answers(None);
+    Crash { net, alice: (a, alice), bob: (seed, bob), room_id }
+}
+
+async fn under_way(hs: &Homeserver) -> usize {
+    read(hs, |snap| {
+        let all = MilliSecondsSinceUnixEpoch(UInt::MAX);
+        Ok(joins_under_way::list_before(snap, all)?.len())
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_a_crash_cut_short_is_finished_at_the_next_start() {
+    let Crash { mut net, alice: (a, alice), bob: (seed, bob), room_id } = crash().await;
+    // Sooner than a lost answer counts as lost.
+    net.clock.as_ref().unwrap().advance(1_000);
+    let b = net.start(seed);
+    let restarted = tokio::time::Instant::now();
+    net.until("bob is in", || async {
+        membership(&b.hs, &room_id, &bob.user_id).await == Some(MembershipState::Join)
+    })
+    .await;
+    assert!(restarted.elapsed() < Duration::from_secs(30), "nobody waits for a lost answer");
+    assert_eq!(under_way(&b.hs).await, 0);
+    net.drive(say(&b.hs, &bob, &room_id, "after")).await;
+    let both = ["before", "after"];
+    net.until("both have the same room", || async {
+        texts(&a.hs, &room_id).await == both
+            && texts(&b.hs, &room_id).await == both
+            && shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
+    })
+    .await;
+    drop(alice);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_nobody_wants_any_more_is_taken_back() {
+    let Crash { mut net, alice: (a, _alice), bob: (seed, bob), room_id } = crash().await;
+    net.clock.as_ref().unwrap().advance(1_000);
+    net.hub.hold_answers(Some("/make_join/"));
+    let b = net.start(seed);
+    // He can say so though his client shows no such room yet; of other rooms it is an error still.
+    net.drive(leave::leave(&b.hs, &bob.user_id, room_id.clone(), None)).await.unwrap();
+    let other = OwnedRoomId::try_from(format!("!{}", "o".repeat(43))).unwrap();
+    let refused = leave::leave(&b.hs, &bob.user_id, other, None).await;
+    assert!(matches!(refused, Err(LeaveError::NotInRoom)), "{refused:?}");
+    net.stop(b).await;
+    net.hub.hold_answers(None);
+    net.clock.as_ref().unwrap().advance(1_000);
+    let b = net.start(seed);
+    net.until("alice sees bob gone", || async {
+        membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Leave)
+    })
+    .await;
+    assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, None);
+    net.until("all who were asked know", || async { under_way(&b.hs).await == 0 }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_of_long_ago_is_taken_back() {
+    let Crash { mut net, alice: (a, _alice), bob: (seed, bob), room_id } = crash().await;
+    net.clock.as_ref().unwrap().advance(3 * 24 * 60 * 60 * 1_000);
+    let b = net.start(seed);
+    net.until("alice sees bob gone", || async {
+        membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Leave)
+    })
+    .await;
+    assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_whose_state_is_no_good_is_not_believed_in_by_others() {
+    let mut net = Net::new();
+    let (a, b) = (net.start(1), net.start(2));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let mut public = NewRoom::new();
+    public.preset = Some(RoomPreset::PublicChat);
+    let room_id = net.drive(create::room(&a.hs, &alice.user_id, public)).await.unwrap();
+    net.hub.spoil_answers(Some("/send_join/"));
+    let lost = RemoteJoin {
+        user_id: bob.user_id.clone(),
+        room_id: room_id.clone(),
+        via: vec![a.owned_name()],
+        content: to_raw_value(&json!({ "membership": "join" })).unwrap(),
+    };
+    let answer = net.drive(remote_join::join(&b.hs, lost)).await;
+    assert!(matches!(answer, Err(RemoteJoinError::Unusable(_))), "{answer:?}");
+    assert_eq!(membership(&a.hs, &room_id, &bob.user_id).await, Some(MembershipState::Join));
+    wait(&net);
+    net.until("alice sees bob gone", || async {
+        membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Leave)
+    })
+    .await;
+    assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, None);
 }
