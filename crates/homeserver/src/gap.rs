@@ -5,22 +5,27 @@
 //! then the event that waits is judged by the state before it, as that member tells it.
 
 mod ahead;
+mod anchor;
+
+pub(crate) use anchor::told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use messagehub_store::{
-    Room, Snapshot, StateNid, StoreError, events, extremities, memberships,
+    Room, Snapshot, StoreError, events, extremities, memberships,
     pending::{self, Pending},
 };
-use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use anchor::Untold;
 
 use crate::{
     Homeserver,
     federation::{self, Call, FederationError, route},
     ingest::{self, IngestError, Outcome as EventOutcome, Parcel, verify},
-    outliers::{self, StateError},
+    outliers::StateError,
     peers::{Counters, REQUEST_TIMEOUT},
     view::ViewError,
 };
@@ -35,10 +40,6 @@ const BATCH: usize = 100;
 /// Missing events that are looked at: an event that waits has at most 20 predecessors, and 256 wait
 /// in one room.
 const MAX_MISSING: usize = 20 * 256;
-
-/// Members asked for the state before one event: two that agree are enough, and of four two do if
-/// one of them lies and one does not know it.
-const MAX_TELLERS: usize = 4;
 
 /// Ids named in one request: an event has at most 20 predecessors, a room told 20 heads.
 const MAX_IDS: usize = 20;
@@ -96,6 +97,8 @@ struct Attempt {
     in_vain: BTreeSet<OwnedEventId>,
     /// Members who say that between what we have and what waits there is nothing.
     sure: Vec<OwnedServerName>,
+    /// States that were asked for in vain.
+    untold: Untold,
 }
 
 /// Asks members of a room for what its waiting events lack, until nothing waits or nobody helps.
@@ -117,7 +120,7 @@ pub async fn fill(
             // What comes later goes before its turn only where nobody tells the state at what is
             // first: to whoever was put out meanwhile, what happened on branches without them is
             // not told.
-            match anchor_later(hs, room_id, &attempt).await? {
+            match anchor::later(hs, room_id, &mut attempt).await? {
                 true => attempt.taken += 1,
                 false => break,
             }
@@ -186,38 +189,10 @@ async fn improve(
     if has_moved(hs, gap, &attempt.in_vain).await? {
         return Ok(Some(0));
     }
-    let anchored = anchor(hs, (&gap.room, &gap.waiting), (&sure, &members)).await?;
+    let sides = (&*sure, &*members);
+    let anchored = anchor::first(hs, (&gap.room, &gap.waiting), sides, &mut attempt.untold).await?;
     attempt.sure.extend(sure);
     Ok(anchored.then_some(1))
-}
-
-/// Judges an event that waits only for others that wait by the state before it.
-async fn anchor_later(
-    hs: &Homeserver,
-    room_id: &RoomId,
-    attempt: &Attempt,
-) -> Result<bool, StoreError> {
-    let us = hs.server_name().to_owned();
-    let wanted = room_id.to_owned();
-    let found = hs
-        .store
-        .read(move |snap| {
-            let room = match verify::room_of_ours(snap, &wanted, &us) {
-                Ok(room) => room,
-                Err(IngestError::View(ViewError::Store(error))) => return Err(error),
-                Err(_) => return Ok(None),
-            };
-            let missing = pending::list_missing(snap, &wanted, MAX_MISSING)?;
-            let mut later = waiting(snap, &wanted)?;
-            later.retain(|waiting| !waiting.names_any(&missing));
-            later.truncate(MAX_IDS);
-            Ok(Some((room, later)))
-        })
-        .await?;
-    let Some((room, later)) = found else { return Ok(false) };
-    let members = members(hs, &room).await?;
-    let sure = route::ordered(hs, attempt.sure.clone(), None);
-    anchor(hs, (&room, &later), (&sure, &members)).await
 }
 
 /// The servers in the room, as far as we know.
@@ -421,85 +396,4 @@ async fn told_between(
     let mut found: Found = federation::ask_json(hs, server, call, REQUEST_TIMEOUT).await?;
     found.events.truncate(BATCH);
     Ok(found.events)
-}
-
-/// Judges the first of some waiting events by the state before it, where members tell that. Says
-/// whether there was one.
-async fn anchor(
-    hs: &Homeserver,
-    (room, waiting): (&Room, &[Waiting]),
-    (sure, members): (&[OwnedServerName], &[OwnedServerName]),
-) -> Result<bool, StoreError> {
-    for waiting in waiting {
-        let tellers = tellers(hs, waiting, (sure, members));
-        let Some((server, state)) =
-            ours(told(hs, room, (&waiting.event.event_id, &tellers)).await)?.flatten()
-        else {
-            continue;
-        };
-        let us = hs.server_name().to_owned();
-        let (room_id, event) = (room.room_id.clone(), waiting.event.clone());
-        let admitted = hs.store.write(move |txn| {
-            let mut room = verify::room_of_ours(txn, &room_id, &us)?;
-            let Some(signed) = ingest::unpark(txn, &room, event)? else { return Ok(None) };
-            let admitted = ingest::admit_by_state(txn, &us, &mut room, (&server, signed), state)?;
-            Ok::<_, IngestError>(admitted)
-        });
-        if let Some(admitted) = ours(admitted.await.map_err(StateError::from))?.flatten() {
-            Counters::add(&hs.peers.counters().events_repaired, 1);
-            ingest::settle(hs, room, admitted);
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whose word is taken about the state before an event: that of the server that made it last, since
-/// it could have made it to tell us a state; and by itself only where no other member is there to be
-/// asked, since what two say to each other must not wait for a third.
-fn tellers(
-    hs: &Homeserver,
-    waiting: &Waiting,
-    (sure, members): (&[OwnedServerName], &[OwnedServerName]),
-) -> Vec<OwnedServerName> {
-    let is_other =
-        |server: &&OwnedServerName| *server != waiting.maker() && *server != hs.server_name();
-    let is_alone = !members.iter().filter(is_other).any(|server| hs.peers.is_connected(server));
-    let mut tellers: Vec<_> = sure.iter().filter(is_other).cloned().collect();
-    if is_alone || !tellers.is_empty() {
-        tellers.extend(sure.iter().find(|server| *server == waiting.maker()).cloned());
-    }
-    tellers
-}
-
-/// The state before an event, and who told it: what two members tell alike, or what the only one
-/// tells who can; `None` where nobody does, or those who would settle it do not answer now.
-pub(crate) async fn told(
-    hs: &Homeserver,
-    room: &Room,
-    (event_id, tellers): (&EventId, &[OwnedServerName]),
-) -> Result<Option<(OwnedServerName, StateNid)>, StateError> {
-    let mut told: Vec<(BTreeSet<OwnedEventId>, OwnedServerName)> = Vec::new();
-    let (mut agreed, mut is_complete) = (None, true);
-    for server in tellers.iter().take(MAX_TELLERS) {
-        match outliers::fetch_state_ids(hs, server, room, event_id).await {
-            Ok(ids) => {
-                let ids = ids.pdu_ids.into_iter().collect();
-                if told.iter().any(|(state, _)| *state == ids) {
-                    agreed = Some(server.clone());
-                    break;
-                }
-                told.push((ids, server.clone()));
-            }
-            Err(StateError::Federation(error)) => {
-                tracing::debug!(%server, %error, "a member does not tell a state");
-                is_complete &= !error.is_transient();
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let first = told.into_iter().next().map(|(_, server)| server);
-    let Some(server) = agreed.or(first.filter(|_| is_complete)) else { return Ok(None) };
-    let state = outliers::fetch_state(hs, &server, room, event_id).await?;
-    Ok(Some((server, state)))
 }

@@ -1,10 +1,19 @@
 //! Holes in what a node has, and how they close.
 
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
 use messagehub_homeserver::{
+    federation::{self, Call},
+    gap,
     receipts::{self, Mark, NewReceipt},
     typing::{self, Typing},
 };
-use messagehub_store::{receipts as receipt_rows, typing as typing_rows};
+use messagehub_protocol::{
+    build::{self, NewEvent, Place, Signer},
+    pdu::Pdu,
+    rules::{DEFAULT_ROOM_VERSION, rules_of},
+};
+use messagehub_store::{pending, receipts as receipt_rows, typing as typing_rows};
 use ruma::events::receipt::ReceiptThread;
 
 use super::*;
@@ -124,4 +133,163 @@ async fn receipts_wait_and_typing_does_not() {
         }
     })
     .await;
+}
+
+/// Messages of a member, each after an event of its own that nobody ever gets.
+async fn after_nothing(
+    by: &Node,
+    who: &UserId,
+    room_id: &OwnedRoomId,
+    count: u32,
+) -> Vec<Arc<Pdu>> {
+    let (wanted, user_id) = (room_id.clone(), who.to_owned());
+    let (head, auth_events) = read(&by.hs, move |snap| {
+        let room = rooms::find(snap, &wanted)?.unwrap();
+        let head = extremities::list(snap, room.nid)?[0];
+        let mut auth_events = Vec::new();
+        for (kind, key) in
+            [(StateEventType::RoomPowerLevels, ""), (StateEventType::RoomMember, user_id.as_str())]
+        {
+            let nid = room_state::get(snap, room.state, &kind, key)?.unwrap();
+            auth_events.push(events::pdu(snap, nid)?);
+        }
+        Ok((events::pdu(snap, head)?, auth_events))
+    })
+    .await;
+    let rules = rules_of(&DEFAULT_ROOM_VERSION).unwrap();
+    let message = |text: String, place: &Place| {
+        let new = NewEvent {
+            room_id: Some(room_id.clone()),
+            sender: who.to_owned(),
+            kind: TimelineEventType::RoomMessage,
+            state_key: None,
+            content: to_raw_value(&json!({ "msgtype": "m.text", "body": text })).unwrap(),
+            redacts: None,
+        };
+        let signer = Signer { server: by.name(), key: by.hs.identity.verify_key() };
+        build::event(new, place, by.hs.clock.now(), signer, rules).unwrap().into_pdu()
+    };
+    let follows =
+        |prev: Arc<Pdu>| Place { prev_events: vec![prev], auth_events: auth_events.clone() };
+    (0..count)
+        .map(|n| {
+            let hidden = message(format!("hidden {n}"), &follows(Arc::clone(&head)));
+            message(format!("seen {n}"), &follows(hidden))
+        })
+        .collect()
+}
+
+async fn push(from: &Node, to: &Node, pdus: &[Arc<Pdu>]) {
+    let pdus: Vec<serde_json::Value> =
+        pdus.iter().map(|pdu| serde_json::from_str(pdu.json()).unwrap()).collect();
+    let body = json!({ "origin": from.name(), "origin_server_ts": 0, "pdus": pdus });
+    let call = Call {
+        method: http::Method::PUT,
+        uri: "/_matrix/federation/v1/send/made-up".to_owned(),
+        body: body.to_string().into_bytes(),
+    };
+    let timeout = Duration::from_secs(20);
+    federation::ask_json::<serde_json::Value>(&from.hs, to.name(), call, timeout).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_after_nothing_cost_few_questions_and_hide_no_other_gap() {
+    let mut net = Net::new();
+    let (a, b, c) = (net.start(1), net.start(2), net.start(3));
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
+    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
+    let invited = Some(MembershipState::Invite);
+    net.until("carol is invited", || async {
+        membership(&c.hs, &room_id, &carol.user_id).await == invited
+    })
+    .await;
+    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    net.until("all know of carol", || async {
+        shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
+    })
+    .await;
+    let made_up = after_nothing(&c, &carol.user_id, &room_id, 40).await;
+    net.drive(push(&c, &a, &made_up)).await;
+    let hub = net.hub.clone();
+    net.until("what there is to ask was asked", || async {
+        hub.carried_between(a.name(), b.name()).iter().any(|path| path.contains("/state_ids/"))
+    })
+    .await;
+    net.drive(tokio::time::sleep(Duration::from_secs(5))).await;
+
+    let questions = || {
+        let of = |to: &Node| hub.carried_between(a.name(), to.name());
+        of(&b).into_iter().chain(of(&c)).filter(|path| path.contains("/state_ids/")).count()
+    };
+    let before = questions();
+    let filled = net.drive(gap::fill(&a.hs, &room_id, None)).await.unwrap();
+    assert_eq!((filled.filled, filled.taken), (gap::Filled::Open, 0));
+    let asked = questions() - before;
+    assert!((1..=16).contains(&asked), "{asked} states were asked for in one attempt");
+    let waiting = {
+        let room_id = room_id.clone();
+        read(&a.hs, move |snap| pending::list(snap, &room_id)).await.len()
+    };
+    assert_eq!(waiting, made_up.len());
+
+    // What bob says while nobody hears him is repaired as ever.
+    net.hub.lose_gossip();
+    net.drive(say(&b.hs, &bob, &room_id, "heard")).await;
+    net.until("a hears b", || async { texts(&a.hs, &room_id).await == ["heard"] }).await;
+}
+
+/// The ids of the state before an event, as somebody tells them who leaves something out.
+async fn half_of_the_state(hs: &Homeserver, room_id: &OwnedRoomId) -> BTreeSet<String> {
+    let (_, state) = shape(hs, room_id).await;
+    state.into_iter().step_by(2).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_member_alone_does_not_say_what_the_past_was() {
+    let mut net = Net::new();
+    let (a, b, c, d) = (net.start(1), net.start(2), net.start(3), net.start(4));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let (carol, dave) = (c.user("carol").await, d.user("dave").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
+    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
+    net.until("carol is invited", || async {
+        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
+    })
+    .await;
+    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    for n in 0..150 {
+        net.drive(say(&a.hs, &alice, &room_id, &n.to_string())).await;
+    }
+    net.drive(invite(&a.hs, &alice, &room_id, &dave.user_id)).await;
+    net.until("all know", || async {
+        membership(&d.hs, &room_id, &dave.user_id).await.is_some()
+            && shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
+            && shape(&a.hs, &room_id).await == shape(&c.hs, &room_id).await
+    })
+    .await;
+    // Bob's node tells a state that is none, and is the first to be asked by its name.
+    let lie = json!({ "pdu_ids": half_of_the_state(&b.hs, &room_id).await, "auth_chain_ids": [] });
+    let lie = http::Response::builder().body(lie.to_string().into()).unwrap();
+    net.hub.answer_instead(b.name(), "/state_ids/", lie);
+    net.drive(join(&d.hs, &dave, &room_id, vec![a.owned_name()])).await;
+    let all: Vec<String> = (0..150).map(|n| n.to_string()).collect();
+    net.until("history is there", || async { texts(&d.hs, &room_id).await == all }).await;
+    let oldest = async |hs: &Homeserver| {
+        let room_id = room_id.clone();
+        read(hs, move |snap| {
+            let room = rooms::find(snap, &room_id)?.unwrap();
+            let all = (StreamPos(i64::MIN), StreamPos(i64::MAX));
+            let events = events::page(snap, room.nid, all, Direction::Forward, 10_000)?;
+            let first = events.iter().find(|event| event.pdu.json().contains("\"body\":\"0\""));
+            let mut state = Vec::new();
+            for (_, _, nid) in room_state::all(snap, first.unwrap().state_before.unwrap())? {
+                state.push(events::id(snap, nid)?.to_string());
+            }
+            state.sort();
+            Ok(state)
+        })
+        .await
+    };
+    assert_eq!(oldest(&d.hs).await, oldest(&a.hs).await, "the state before the first message");
 }

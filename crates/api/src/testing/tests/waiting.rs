@@ -98,3 +98,44 @@ async fn a_join_does_not_wait_for_a_member_that_does_not_answer() {
     let joined = Some(MembershipState::Join);
     assert_eq!(membership(&c.hs, &room_id, &carol.user_id).await, joined);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_older_invite_that_comes_late_does_not_take_the_place_of_a_newer() {
+    let mut net = Net::new();
+    let (a, b, c) = (net.start(1), net.start(2), net.start(3));
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&c, &carol)).await;
+    net.hub.set_link(a.name(), b.name(), Link::Down);
+    net.drive(invite(&a.hs, &alice, &room_id, &bob.user_id)).await;
+    net.until("carol knows of alice's invite", || async {
+        membership(&c.hs, &room_id, &bob.user_id).await == Some(MembershipState::Invite)
+    })
+    .await;
+    net.hub.set_link(c.name(), b.name(), Link::Up);
+    let reason = Some("once more".to_owned());
+    let again = Invite { room_id: room_id.clone(), user_id: bob.user_id.clone(), reason };
+    net.drive(invite::invite(&c.hs, &carol.user_id, again)).await.unwrap();
+    let inviter = async || {
+        let (room_id, user_id) = (room_id.clone(), bob.user_id.clone());
+        read(&b.hs, move |snap| {
+            let Some(room) = rooms::find(snap, &room_id)? else { return Ok(None) };
+            let member = memberships::find(snap, room.nid, &user_id)?;
+            let invite = member.and_then(|member| member.event);
+            invite.map(|nid| Ok(events::pdu(snap, nid)?.sender().to_owned())).transpose()
+        })
+        .await
+    };
+    net.until("carol's arrives", || async { inviter().await.as_ref() == Some(&carol.user_id) })
+        .await;
+    net.hub.set_link(a.name(), b.name(), Link::Up);
+    net.until("alice's arrives", || async {
+        deliveries::overview(&a.hs).await.unwrap().totals.entries == 0
+    })
+    .await;
+    assert_eq!(inviter().await, Some(carol.user_id.clone()), "the newer one stays");
+    net.drive(join(&b.hs, &bob, &room_id, Vec::new())).await;
+    net.until("bob is in", || async {
+        membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Join)
+    })
+    .await;
+}

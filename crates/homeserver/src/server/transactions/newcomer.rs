@@ -153,3 +153,80 @@ fn may_wait(txn: &Txn<'_>, room: &Room, origin: &ServerName) -> Result<bool, Sto
     }
     Ok(strangers < MAX_STRANGERS)
 }
+
+#[cfg(test)]
+mod tests {
+    use messagehub_store::{events, rooms};
+    use ruma::{OwnedUserId, events::StateEventType};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        rooms::moderate::{self, Action, Moderation},
+        sessions::Session,
+        testing::{TestServer, crowd, dag::Step},
+    };
+
+    /// Alice's public room, and somebody of another server who joined it.
+    async fn joined(server: &TestServer) -> (Session, OwnedRoomId, SignedPdu) {
+        let alice = server.user("alice").await;
+        let room_id = server.room(&alice, None).await;
+        let rule = ("m.room.join_rules", "");
+        let open = json!({ "join_rule": "public" });
+        let after = [server.head(&room_id).await];
+        server.place(&room_id, Step::state(&after, &alice.user_id, rule, open)).await;
+        let (hs, now) = (&server.hs, server.hs.clock.now());
+        crowd::join(&hs.store, hs.server_name(), &room_id, (1, 1), now).await.unwrap();
+        let (id, us) = (room_id.clone(), hs.server_name().to_owned());
+        let join = server.read(move |snap| {
+            let room = rooms::find(snap, &id)?.unwrap();
+            let members = memberships::list_joined(snap, room.nid)?;
+            let other = members.into_iter().find(|user| user.server_name() != us).unwrap();
+            let member = memberships::find(snap, room.nid, &other)?.unwrap();
+            let json = events::pdu(snap, member.event.unwrap())?.json().to_owned();
+            let rules = view::rules(&room).unwrap();
+            let event = verify::well_formed(raw(&json), &id, rules).unwrap();
+            Ok(verify::signed(snap, event, &KeyRing::new())?.unwrap())
+        });
+        (alice, room_id, join.await)
+    }
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    async fn shown(server: &TestServer, room_id: &OwnedRoomId, join: &SignedPdu) -> bool {
+        let (pdu, hs) = (join.pdu(), &server.hs);
+        let origin = pdu.sender().server_name().to_owned();
+        let pdus = vec![raw(pdu.json())];
+        let results = introduced(hs, &origin, room_id.clone(), pdus).await.unwrap();
+        assert!(results.is_empty(), "nothing new was taken in: {results:?}");
+        hs.peers.take_disputed().contains(room_id)
+    }
+
+    #[tokio::test]
+    async fn a_join_that_is_known_and_does_not_count_is_looked_at() {
+        let server = TestServer::new(81);
+        let (alice, room_id, join) = joined(&server).await;
+        let user_id: OwnedUserId = join.pdu().sender().to_owned();
+        let ban =
+            Moderation { room_id: room_id.clone(), user_id, action: Action::Ban, reason: None };
+        moderate::moderate(&server.hs, &alice.user_id, ban).await.unwrap();
+        assert!(shown(&server, &room_id, &join).await, "one of both lacks something");
+
+        // Of a stranger's event that is no membership there is nothing to look at.
+        let origin = join.pdu().sender().server_name().to_owned();
+        let message = vec![raw(r#"{"type":"m.room.message","content":{}}"#)];
+        introduced(&server.hs, &origin, room_id.clone(), message).await.unwrap();
+        assert!(server.hs.peers.take_disputed().is_empty());
+        let kind = StateEventType::RoomMember;
+        let state_key = join.pdu().sender().to_string();
+        let current = server
+            .read(move |snap| {
+                let room = rooms::find(snap, &room_id)?.unwrap();
+                Ok(view::state_event(snap, room.state, &kind, &state_key)?.unwrap())
+            })
+            .await;
+        assert_eq!(membership_in(&current), Some(MembershipState::Ban), "it stays out");
+    }
+}
