@@ -3,7 +3,7 @@
 //! Invariant: nothing here decides about an event, and whatever is not there is an error or a
 //! [`ViewError::Missing`], never a smaller view.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use messagehub_protocol::{
     auth::{self, AuthState, AuthViolation},
@@ -20,7 +20,8 @@ use messagehub_store::{
     extremities, room_state,
 };
 use ruma::{
-    OwnedEventId, RoomVersionId, events::StateEventType, room_version_rules::RoomVersionRules,
+    OwnedEventId, OwnedServerName, RoomVersionId, events::StateEventType,
+    room_version_rules::RoomVersionRules,
 };
 
 use crate::policy;
@@ -217,17 +218,26 @@ pub fn state_event(
 }
 
 /// The events that a new one follows. More heads than an event may name are joined by the events
-/// that follow: the deepest first, since the others rest on older state.
+/// that follow: one of each server first, so that who forks the room does not push out what others
+/// say, and of these the deepest, since the others rest on older state.
 fn heads(snap: &Snapshot<'_>, room: &Room) -> Result<Vec<StoredEvent>, StoreError> {
     let mut heads = extremities::list(snap, room.nid)?
         .into_iter()
         .map(|nid| events::get(snap, nid))
         .collect::<Result<Vec<_>, _>>()?;
-    if heads.len() > MAX_PREV_EVENTS {
-        heads.sort_by_key(|event| std::cmp::Reverse(event.pdu.depth()));
-        heads.truncate(MAX_PREV_EVENTS);
+    if heads.len() <= MAX_PREV_EVENTS {
+        return Ok(heads);
     }
-    Ok(heads)
+    heads.sort_by_key(|event| Reverse(event.pdu.depth()));
+    let mut of_server: HashMap<OwnedServerName, usize> = HashMap::new();
+    let mut ranked: Vec<(usize, StoredEvent)> = Vec::with_capacity(heads.len());
+    for event in heads {
+        let count = of_server.entry(event.pdu.sender().server_name().to_owned()).or_default();
+        *count += 1;
+        ranked.push((*count, event));
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    Ok(ranked.into_iter().map(|(_, event)| event).take(MAX_PREV_EVENTS).collect())
 }
 
 /// The state after all of these events: the state before whatever follows exactly them.

@@ -86,6 +86,9 @@ pub enum AuthRule {
     Redaction,
     /// No authorization rule: the room's policy server has not recommended the event.
     Policy,
+    /// Check 8 on receipt: the sender's server has forked the room as often as others can join it
+    /// again.
+    Forks,
 }
 
 impl fmt::Display for AuthViolation {

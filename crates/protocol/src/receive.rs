@@ -9,6 +9,7 @@
 //! | 5 | the rules, by the state before it | [`check`] | rejected |
 //! | 6 | the rules, by the current state | [`check`] | soft failed |
 //! | 7 | the policy server's signature, where the room uses one | [`check`] | soft failed |
+//! | 8 | how often its server forks the room, for events of others | [`Judged::among`] | soft failed |
 //!
 //! An event whose ancestors are missing does not come here: there is nothing to judge it by.
 //!
@@ -28,6 +29,7 @@ use ruma::{
 
 use crate::{
     auth::{self, AuthRule, AuthState, AuthViolation, Basis, PowerLevel, PowerLevels},
+    limits::MAX_PREV_EVENTS,
     pdu::{Pdu, SignedPdu},
     policy::{POLICY_EVENT, PolicyServer},
 };
@@ -114,6 +116,28 @@ impl Judged {
             (Verdict::SoftFailed(_), _) => Standing::SoftFailed,
             (Verdict::Rejected(_), _) => Standing::Rejected,
         }
+    }
+
+    /// Check 8: the same event, soft failed where it would be one more of many forward extremities
+    /// and its server has another one among these already.
+    ///
+    /// Each append costs a resolution of the states after all of them, and a node that follows the
+    /// protocol never leaves a second: what it sends follows what it sent. So only those who fork a
+    /// room on purpose meet this, and what they fork is joined by whatever is said next. A server's
+    /// first is always let in, since it may be the only one who says something else.
+    #[must_use]
+    pub fn among(mut self, others: &[Arc<Pdu>]) -> Self {
+        let server = self.pdu.sender().server_name();
+        let is_crowded = others.len() >= MAX_PREV_EVENTS
+            && others.iter().any(|other| other.sender().server_name() == server);
+        if is_crowded && self.verdict == Verdict::Accepted {
+            self.verdict = Verdict::SoftFailed(AuthViolation {
+                basis: Basis::CurrentState,
+                rule: AuthRule::Forks,
+                reason: format!("{server} forks the room too often"),
+            });
+        }
+        self
     }
 
     /// The event if it was accepted.

@@ -17,7 +17,9 @@ pub fn nearest(
     (skip, limit): (usize, usize),
 ) -> Result<Vec<EventNid>, StoreError> {
     // No index: it would cost each event a page, and this question is rare. The timeline of one
-    // room is read, a few microseconds an event.
+    // room is read on a reader, some 7 µs an event: 0.7 s where there are 100,000. A search by
+    // halves would be quick, but positions are in order of times only where all clocks are right,
+    // and one member whose clock is wrong would hide the events of others.
     let sql = match direction {
         Direction::Forward => {
             "SELECT nid FROM events WHERE room = ?1 AND pos IS NOT NULL

@@ -2,6 +2,7 @@
 
 mod between;
 mod client;
+mod forks;
 mod ghosts;
 mod heads;
 mod hostile;
@@ -14,8 +15,11 @@ mod strangers;
 mod users;
 mod waiting;
 
+use std::{sync::Arc, time::Duration};
+
 use messagehub_homeserver::{
     Homeserver,
+    federation::{self, Call},
     rooms::{
         create::{self, NewRoom},
         invite::{self, Invite},
@@ -25,6 +29,7 @@ use messagehub_homeserver::{
     send::{self, NewMessage},
     sessions::Session,
 };
+use messagehub_protocol::pdu::Pdu;
 use messagehub_store::{
     StoreError, StreamPos,
     events::{self, Direction},
@@ -113,6 +118,20 @@ async fn invite(hs: &Homeserver, by: &Session, room_id: &OwnedRoomId, user_id: &
 async fn join(hs: &Homeserver, by: &Session, room_id: &OwnedRoomId, via: Vec<OwnedServerName>) {
     let join = Join { target: room_id.clone().into(), via, reason: None };
     join::join(hs, &by.user_id, join).await.unwrap();
+}
+
+/// Pushes events that one node made up to another.
+async fn push((from, to): (&Node, &Node), txn_id: &str, pdus: &[Arc<Pdu>]) {
+    let pdus: Vec<serde_json::Value> =
+        pdus.iter().map(|pdu| serde_json::from_str(pdu.json()).unwrap()).collect();
+    let body = json!({ "origin": from.name(), "origin_server_ts": 0, "pdus": pdus });
+    let call = Call {
+        method: http::Method::PUT,
+        uri: format!("/_matrix/federation/v1/send/{txn_id}"),
+        body: body.to_string().into_bytes(),
+    };
+    let timeout = Duration::from_secs(20);
+    federation::ask_json::<serde_json::Value>(&from.hs, to.name(), call, timeout).await.unwrap();
 }
 
 /// A room of a user of `a` that a user of `b` was invited to and has joined.

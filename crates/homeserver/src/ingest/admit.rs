@@ -1,14 +1,15 @@
 //! Gather, decide, apply: signed events become part of their room, in one transaction.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use messagehub_protocol::{
-    pdu::{RawPdu, SignedPdu},
+    limits::MAX_PREV_EVENTS,
+    pdu::{Pdu, RawPdu, SignedPdu},
     receive::{self, Standing},
     server_keys::KeyRing,
 };
 use messagehub_store::{
-    Room, Snapshot, StateNid, Txn,
+    Room, Snapshot, StateNid, StoreError, Txn, events, extremities,
     pending::{self, NewPending, Pending},
 };
 use ruma::{EventId, ServerName};
@@ -92,7 +93,7 @@ fn one(
         }
         Err(error) => return Err(error.into()),
     };
-    let judged = receive::check(signed, &gathered.view);
+    let judged = receive::check(signed, &gathered.view).among(&heads_beside(txn, room, &pdu)?);
     let appended = append::event(txn, us, room, &judged, gathered.state_before)?;
     topics.extend(appended.topic);
     Ok(of_standing(appended.standing))
@@ -118,13 +119,30 @@ pub(crate) fn admit_by_state(
         Err(ViewError::Missing(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let judged = receive::check(signed, &view);
+    let others = heads_beside(txn, room, signed.pdu())?;
+    let judged = receive::check(signed, &view).among(&others);
     let appended = append::event(txn, us, room, &judged, state_before)?;
     pending::remove(txn, &event_id)?;
     let mut admitted = release(txn, us, room, &event_id)?;
     admitted.topics.extend(appended.topic);
     admitted.outcomes.insert(event_id, of_standing(appended.standing));
     Ok(Some(admitted))
+}
+
+/// The forward extremities that there would be beside an event; none where they are few enough.
+fn heads_beside(snap: &Snapshot<'_>, room: &Room, pdu: &Pdu) -> Result<Vec<Arc<Pdu>>, StoreError> {
+    let mut beside = Vec::new();
+    let heads = extremities::list(snap, room.nid)?;
+    if heads.len() < MAX_PREV_EVENTS {
+        return Ok(beside);
+    }
+    for nid in heads {
+        let head = events::pdu(snap, nid)?;
+        if !pdu.prev_events().iter().any(|prev| *prev == *head.event_id()) {
+            beside.push(head);
+        }
+    }
+    Ok(beside)
 }
 
 fn of_standing(standing: Standing) -> Outcome {

@@ -23,10 +23,10 @@ use crate::{
     visibility::{Presence, Viewer},
 };
 
-/// Events looked at in one go, and in all: past so many that the user may not see, the answer is
-/// that there is none.
-const STEP: usize = 50;
-const MAX_LOOKED_AT: usize = 1_000;
+/// The nearest events that are looked at, and those after them in a second go: past so many that the
+/// user may not see, the answer is that there is none. Each go reads the whole timeline.
+const NEAREST: usize = 50;
+const FARTHER: usize = 950;
 
 /// Members asked where our own history has a gap: a person waits.
 const MAX_ASKED: usize = 3;
@@ -92,10 +92,9 @@ pub(crate) fn search(
     from: (MilliSecondsSinceUnixEpoch, Direction),
     mut wanted: impl FnMut(&StoredEvent) -> Result<bool, StoreError>,
 ) -> Result<Option<StoredEvent>, StoreError> {
-    let mut skip = 0;
-    while skip < MAX_LOOKED_AT {
-        let nids = event_times::nearest(snap, room, from, (skip, STEP))?;
-        let is_last = nids.len() < STEP;
+    for (skip, limit) in [(0, NEAREST), (NEAREST, FARTHER)] {
+        let nids = event_times::nearest(snap, room, from, (skip, limit))?;
+        let is_last = nids.len() < limit;
         for nid in nids {
             let event = events::get(snap, nid)?;
             if wanted(&event)? {
@@ -105,7 +104,6 @@ pub(crate) fn search(
         if is_last {
             break;
         }
-        skip += STEP;
     }
     Ok(None)
 }

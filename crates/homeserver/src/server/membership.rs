@@ -349,10 +349,16 @@ async fn take(
         })
         .await?;
     let outcomes = ingest::settle(hs, &room, admitted);
-    if outcomes.get(pdu.event_id()) == Some(&Outcome::Accepted) {
-        announce::announce(hs, &room_id, &[Arc::clone(&pdu)]).await;
+    match outcomes.get(pdu.event_id()) {
+        Some(Outcome::Accepted) => {
+            announce::announce(hs, &room_id, &[Arc::clone(&pdu)]).await;
+            Ok(pdu)
+        }
+        // It was here before.
+        None => Ok(pdu),
+        // By the check that only the room as a whole allows.
+        Some(_) => Err(MembershipError::Forbidden("the room refused it".to_owned())),
     }
-    Ok(pdu)
 }
 
 /// The event as this operation takes it: of a user of the asking server, about that user, with the

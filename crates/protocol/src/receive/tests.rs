@@ -55,6 +55,30 @@ fn what_its_auth_events_allow_and_the_state_before_it_does_not_is_rejected() {
 }
 
 #[test]
+fn of_a_server_only_the_first_is_added_to_as_many_heads_as_one_event_can_join() {
+    let drawn =
+        draw(&RoomVersionId::V12, "room ← join(bob) ← { message(x) by bob | message(y) by alice }");
+    let [of_alice, of_bob] = [1, 2].map(|n| drawn.events[drawn.events.len() - n].clone());
+    let verdict = |event: &SignedPdu, others: &[&SignedPdu]| {
+        let others: Vec<_> = others.iter().map(|other| Arc::clone(other.pdu())).collect();
+        accept_unplaced(event.clone()).among(&others).verdict().clone()
+    };
+    let many = vec![&of_bob; MAX_PREV_EVENTS];
+    assert_eq!(verdict(&of_bob, &many[1..]), Verdict::Accepted, "one event can join all of them");
+    assert_eq!(verdict(&of_alice, &many), Verdict::Accepted, "the first of her server");
+    let Verdict::SoftFailed(violation) = verdict(&of_bob, &many) else { panic!("accepted") };
+    assert_eq!(violation.rule, AuthRule::Forks);
+    // What may not be there at all is not made better by it.
+    let rejected = Judged {
+        pdu: Arc::clone(of_bob.pdu()),
+        verdict: Verdict::Rejected(violation.clone()),
+        extent: Extent::Placed,
+    };
+    let others: Vec<_> = many.iter().map(|other| Arc::clone(other.pdu())).collect();
+    assert_eq!(rejected.among(&others).standing(), Standing::Rejected);
+}
+
+#[test]
 fn a_room_has_one_create_event() {
     for version in list_supported() {
         let mut drawn = draw(version, "room");

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use messagehub_homeserver::{
-    federation::{self, Call},
     gap,
     receipts::{self, Mark, NewReceipt},
     typing::{self, Typing},
@@ -179,19 +178,6 @@ async fn after_nothing(
         .collect()
 }
 
-async fn push(from: &Node, to: &Node, pdus: &[Arc<Pdu>]) {
-    let pdus: Vec<serde_json::Value> =
-        pdus.iter().map(|pdu| serde_json::from_str(pdu.json()).unwrap()).collect();
-    let body = json!({ "origin": from.name(), "origin_server_ts": 0, "pdus": pdus });
-    let call = Call {
-        method: http::Method::PUT,
-        uri: "/_matrix/federation/v1/send/made-up".to_owned(),
-        body: body.to_string().into_bytes(),
-    };
-    let timeout = Duration::from_secs(20);
-    federation::ask_json::<serde_json::Value>(&from.hs, to.name(), call, timeout).await.unwrap();
-}
-
 #[tokio::test(start_paused = true)]
 async fn events_after_nothing_cost_few_questions_and_hide_no_other_gap() {
     let mut net = Net::new();
@@ -210,7 +196,7 @@ async fn events_after_nothing_cost_few_questions_and_hide_no_other_gap() {
     })
     .await;
     let made_up = after_nothing(&c, &carol.user_id, &room_id, 40).await;
-    net.drive(push(&c, &a, &made_up)).await;
+    net.drive(push((&c, &a), "made-up", &made_up)).await;
     let hub = net.hub.clone();
     net.until("what there is to ask was asked", || async {
         hub.carried_between(a.name(), b.name()).iter().any(|path| path.contains("/state_ids/"))
