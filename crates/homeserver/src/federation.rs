@@ -254,22 +254,20 @@ fn sign(
     let unwritable = |error: String| FederationError::BadRequest(error);
     let parts =
         request::RequestParts { method: call.method.as_str(), uri: &call.uri, body: &call.body };
+    let (verify_key, server_keys) = hs.identity.signing();
     let signature = request::sign(
         parts,
         hs.server_name(),
         destination,
         hs.peers.signing_time(hs.clock.now()),
-        hs.identity.verify_key(),
+        verify_key,
     )
     .map_err(|error| unwritable(error.to_string()))?;
     let mut signed = http::Request::builder()
         .method(call.method.clone())
         .uri(&call.uri)
         .header(http::header::AUTHORIZATION, signature.header_value())
-        .header(
-            request::SERVER_KEYS_HEADER,
-            request::server_keys_header(&hs.identity.server_keys()),
-        );
+        .header(request::SERVER_KEYS_HEADER, request::server_keys_header(&server_keys));
     if !call.body.is_empty() {
         signed = signed.header(http::header::CONTENT_TYPE, "application/json");
     }

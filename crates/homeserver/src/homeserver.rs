@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use messagehub_protocol::{
@@ -13,7 +13,12 @@ use messagehub_protocol::{
 use messagehub_store::Store;
 use ruma::{MilliSecondsSinceUnixEpoch, RoomVersionId, ServerName, UserId};
 
-use crate::{clock::Clock, peers::Peers, rate::RateLimiter, rng::Rng};
+use crate::{
+    clock::{Clock, timestamp},
+    peers::Peers,
+    rate::RateLimiter,
+    rng::Rng,
+};
 
 /// An upload is held in memory while it is hashed: large enough for photos and short videos.
 pub const DEFAULT_MAX_UPLOAD_BYTES: u64 = 50 * 1024 * 1024;
@@ -71,13 +76,39 @@ impl Homeserver {
     }
 }
 
+/// How long what is being signed just now may take, in milliseconds: a replaced key is good for
+/// events dated so much later.
+const ROTATION_GRACE_MS: u64 = 60_000;
+
 /// The keys of this node, its name, and its `server_keys` as they stand.
 pub struct Identity {
     identity_key: IdentityKey,
-    verify_key: VerifyKey,
-    old_verify_keys: Vec<OldVerifyKey>,
     peer_ids: Vec<String>,
+    /// That with which this run began.
+    first: Voice,
+    /// Held while something new is said, so that it is said one after the other.
+    changing: Mutex<()>,
+}
+
+/// A key that signs and the object that says so: one without the other convinces nobody.
+///
+/// A replaced one stays in memory while the node runs: others seal requests to it until they hear
+/// of the new one. Whoever could read it there could read the identity key, and needs nothing else.
+struct Voice {
+    verify_key: VerifyKey,
     server_keys: RwLock<ServerKeys>,
+    /// That which replaced it.
+    next: OnceLock<Box<Voice>>,
+}
+
+impl Voice {
+    fn new(verify_key: VerifyKey, server_keys: ServerKeys) -> Self {
+        Self { verify_key, server_keys: RwLock::new(server_keys), next: OnceLock::new() }
+    }
+
+    fn server_keys(&self) -> ServerKeys {
+        self.server_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The secrets of a node, and the peers that may speak for it.
@@ -111,11 +142,11 @@ impl Identity {
                 && keys.verify_keys().map(|(_, key)| *key).eq([verify_key.public_key()])
                 && !keys.needs_renewal(now)
         });
-        let terms = terms(&old_verify_keys, &peer_ids, now);
-        let server_keys =
-            still_true.unwrap_or_else(|| ServerKeys::make(&identity_key, &verify_key, terms));
-        let server_keys = RwLock::new(server_keys);
-        Self { identity_key, verify_key, old_verify_keys, peer_ids, server_keys }
+        let server_keys = still_true.unwrap_or_else(|| {
+            ServerKeys::make(&identity_key, &verify_key, terms(old_verify_keys, &peer_ids, now))
+        });
+        let first = Voice::new(verify_key, server_keys);
+        Self { identity_key, peer_ids, first, changing: Mutex::new(()) }
     }
 
     /// The server name, which is the identity key (D1).
@@ -125,7 +156,12 @@ impl Identity {
 
     /// The key that signs events and requests.
     pub fn verify_key(&self) -> &VerifyKey {
-        &self.verify_key
+        &self.voice().verify_key
+    }
+
+    /// The key with an id, if it is the one that signs or was since the start of this run.
+    pub fn verify_key_of(&self, key_id: &str) -> Option<&VerifyKey> {
+        self.voices().map(|voice| &voice.verify_key).find(|key| key.key_id().as_str() == key_id)
     }
 
     /// The key by which this server recommends events of rooms whose policy server it is.
@@ -140,19 +176,55 @@ impl Identity {
 
     /// The `server_keys` object in force. Cheap.
     pub fn server_keys(&self) -> ServerKeys {
-        self.server_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.voice().server_keys()
+    }
+
+    /// The key that signs together with the object that goes with it. Cheap.
+    pub fn signing(&self) -> (&VerifyKey, ServerKeys) {
+        let voice = self.voice();
+        (&voice.verify_key, voice.server_keys())
     }
 
     /// Issues a new `server_keys` object when the present one has three days or less to run (D2),
     /// and gives it, so that it can be remembered and announced.
     pub fn renew(&self, now: MilliSecondsSinceUnixEpoch) -> Option<ServerKeys> {
-        let mut current = self.server_keys.write().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let voice = self.voice();
+        let current = voice.server_keys();
         if !current.needs_renewal(now) {
             return None;
         }
-        let terms = terms(&self.old_verify_keys, &self.peer_ids, now);
-        *current = ServerKeys::make(&self.identity_key, &self.verify_key, terms);
-        Some(current.clone())
+        let terms = terms(current.old_verify_keys().collect(), &self.peer_ids, now);
+        let renewed = ServerKeys::make(&self.identity_key, &voice.verify_key, terms);
+        *voice.server_keys.write().unwrap_or_else(PoisonError::into_inner) = renewed.clone();
+        Some(renewed)
+    }
+
+    /// Signs with another key from now on, and gives the object that says so, as [`Self::renew`]
+    /// does. The caller has made sure that the next start finds the same key.
+    pub fn rotate(&self, verify_key: VerifyKey, now: MilliSecondsSinceUnixEpoch) -> ServerKeys {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let voice = self.voice();
+        let current = voice.server_keys();
+        let expired_ts = u64::from(now.get()).saturating_add(ROTATION_GRACE_MS);
+        let old = retired(&current, &verify_key, timestamp(expired_ts));
+        // Later than the one it replaces, though the clock was set back since.
+        let after = timestamp(u64::from(current.issued_ts().get()).saturating_add(1));
+        let terms = terms(old, &self.peer_ids, now.max(after));
+        let rotated = ServerKeys::make(&self.identity_key, &verify_key, terms);
+        let next = Box::new(Voice::new(verify_key, rotated.clone()));
+        // The last of the chain has no next one, and nobody else adds one now.
+        let _is_new = voice.next.set(next);
+        rotated
+    }
+
+    /// All since the start of this run, the first of them first.
+    fn voices(&self) -> impl Iterator<Item = &Voice> {
+        std::iter::successors(Some(&self.first), |voice| voice.next.get().map(|next| &**next))
+    }
+
+    fn voice(&self) -> &Voice {
+        self.voices().last().unwrap_or(&self.first)
     }
 
     /// Whether a user belongs to this server.
@@ -183,15 +255,11 @@ fn retired(
 }
 
 fn terms(
-    old_verify_keys: &[OldVerifyKey],
+    old_verify_keys: Vec<OldVerifyKey>,
     peer_ids: &[String],
     now: MilliSecondsSinceUnixEpoch,
 ) -> ServerKeysTerms {
-    ServerKeysTerms {
-        old_verify_keys: old_verify_keys.to_vec(),
-        peer_ids: peer_ids.to_vec(),
-        issued_ts: now,
-    }
+    ServerKeysTerms { old_verify_keys, peer_ids: peer_ids.to_vec(), issued_ts: now }
 }
 
 /// What the configuration allows (D18).
@@ -263,8 +331,9 @@ impl Default for RateLimits {
 
 #[cfg(test)]
 mod tests {
+    use messagehub_protocol::server_keys::KeyValidity;
+
     use super::*;
-    use crate::clock::timestamp;
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -302,6 +371,29 @@ mod tests {
         let renewed = identity.renew(timestamp(6 * DAY_MS)).unwrap();
         assert_eq!(renewed, identity.server_keys());
         assert_eq!(renewed.old_verify_keys().count(), 1);
+    }
+
+    #[test]
+    fn a_replaced_key_signs_no_more_and_is_good_for_what_it_signed() {
+        let identity = Identity::new(parts(2, PEER), None, timestamp(DAY_MS));
+        let (old, before) = identity.signing();
+        let old = old.key_id().to_owned();
+        let at = timestamp(2 * DAY_MS);
+        let renewed = identity.rotate(VerifyKey::from_seed(&[3; 32]), at);
+        assert_eq!(identity.server_keys(), renewed);
+        assert!(renewed.is_newer_than(&before));
+        assert!(renewed.current_key(identity.verify_key().key_id().as_str()).is_some());
+        assert!(identity.verify_key_of(old.as_str()).is_some(), "for what was sealed to it");
+        assert!(renewed.current_key(old.as_str()).is_none());
+        let good_at = |ms| renewed.key_at(old.as_str(), timestamp(ms), KeyValidity::Enforced);
+        assert!(good_at(2 * DAY_MS).is_some(), "what was being signed then");
+        assert!(good_at(2 * DAY_MS + ROTATION_GRACE_MS + 1).is_none());
+        // Once more, by a clock that was set back; and at the next start.
+        let again = identity.rotate(VerifyKey::from_seed(&[4; 32]), timestamp(DAY_MS));
+        assert!(again.is_newer_than(&renewed));
+        assert_eq!(again.old_verify_keys().count(), 2);
+        let restarted = Identity::new(parts(4, PEER), Some(again.clone()), at);
+        assert_eq!(restarted.server_keys(), again);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use messagehub_homeserver::Homeserver;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
-use crate::{accounts, status};
+use crate::{accounts, rotation::Rotation, status};
 
 /// Content type of the OpenMetrics text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -26,6 +26,7 @@ pub(crate) struct Admin {
     pub(crate) hs: Homeserver,
     pub(crate) registry: Arc<Registry>,
     pub(crate) token: Arc<str>,
+    pub(crate) rotation: Rotation,
 }
 
 /// A password, as the command line sends it.
@@ -41,6 +42,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/users", get(list_users))
         .route("/users/{localpart}", put(add_user))
         .route("/users/{localpart}/password", put(set_password))
+        .route("/keys/rotate", put(rotate_key))
         .layer(middleware::from_fn_with_state(admin.clone(), owner));
     Router::new()
         .route("/health", get(health))
@@ -113,6 +115,13 @@ async fn set_password(
     match accounts::set_password(&admin.hs, &localpart, body.password).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => refused(&*error),
+    }
+}
+
+async fn rotate_key(State(admin): State<Admin>) -> Response {
+    match admin.rotation.rotate().await {
+        Ok(key_id) => format!("{key_id}\n").into_response(),
+        Err(error) => internal(&*error),
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Accounts of this node.
     #[command(subcommand)]
     User(UserCommand),
+    /// The keys of this node.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// How the running node is reached, and how it stands with its peers.
     Status {
         /// Print JSON.
@@ -75,6 +78,14 @@ pub(crate) enum UserCommand {
     },
     /// List the accounts.
     List,
+}
+
+/// The keys of this node.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Replace the key that signs events and requests, of a running or stopped node. The name of
+    /// the server stays.
+    Rotate,
 }
 
 impl Cli {

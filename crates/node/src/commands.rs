@@ -1,5 +1,5 @@
-//! The commands beside `run`. Those about accounts and peers ask the running node; accounts can
-//! also be managed while none runs.
+//! The commands beside `run`. Those about accounts, keys and peers ask the running node; accounts
+//! and keys can also be managed while none runs.
 
 mod ask;
 
@@ -9,8 +9,14 @@ use messagehub_homeserver::Homeserver;
 use messagehub_protocol::keys::IdentityKey;
 
 use crate::{
-    AnyError, accounts, admin::NewPassword, cli::UserCommand, config::Config, data_dir::DataDir,
-    status::Status, wiring,
+    AnyError, accounts,
+    admin::NewPassword,
+    cli::{KeysCommand, UserCommand},
+    config::Config,
+    data_dir::DataDir,
+    rotation::Rotation,
+    status::Status,
+    wiring,
 };
 
 /// How an answer is printed.
@@ -77,6 +83,20 @@ pub(crate) async fn user(command: &UserCommand, data: &DataDir) -> Result<(), An
             for user in users {
                 print(user.as_str());
             }
+        }
+    }
+    Ok(())
+}
+
+/// `messagehub keys …`.
+pub(crate) async fn keys(command: &KeysCommand, data: &DataDir) -> Result<(), AnyError> {
+    match command {
+        KeysCommand::Rotate => {
+            let key_id = match ask::Running::find(data).await {
+                Some(node) => node.put("/keys/rotate", &()).await?,
+                None => Rotation::new(stopped(data).await?, data.clone()).rotate().await?,
+            };
+            print(&format!("this node signs with {} from now on", key_id.trim()));
         }
     }
     Ok(())

@@ -5,12 +5,16 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use rand::{TryRng, rngs::SysRng};
 
 /// Bytes of an Ed25519 seed.
 const SEED_BYTES: usize = 32;
+
+/// The file of the key that signs events and requests.
+const VERIFY_KEY: &str = "verify.key";
 
 /// A directory that belongs to one node.
 #[derive(Debug, Clone)]
@@ -76,9 +80,29 @@ impl DataDir {
     pub(crate) fn seeds(&self) -> Result<Seeds, DataDirError> {
         Ok(Seeds {
             identity: self.seed("identity.key")?,
-            verify: self.seed("verify.key")?,
+            verify: self.seed(VERIFY_KEY)?,
             libp2p: self.seed("libp2p.key")?,
         })
+    }
+
+    /// A new key that signs events and requests in place of the old one, which is destroyed.
+    pub(crate) fn renew_verify_key(&self) -> Result<[u8; SEED_BYTES], DataDirError> {
+        let seed = self.random_seed(VERIFY_KEY)?;
+        let path = self.path.join(VERIFY_KEY);
+        let failed = |error| DataDirError::Io { path: path.clone(), error };
+        let old = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+        self.write_owner_only(VERIFY_KEY, &data_encoding::HEXLOWER.encode(&seed))?;
+        // The file has no name any more. What a disk keeps of it beside that is beyond us.
+        overwrite(old).map_err(failed)?;
+        Ok(seed)
+    }
+
+    /// How long ago the key that signs was made; nothing where the clock was set back since.
+    pub(crate) fn verify_key_age(&self, now: SystemTime) -> Result<Duration, DataDirError> {
+        let path = self.path.join(VERIFY_KEY);
+        let written = fs::metadata(&path).and_then(|file| file.modified());
+        let written = written.map_err(|error| DataDirError::Io { path, error })?;
+        Ok(now.duration_since(written).unwrap_or_default())
     }
 
     /// An address chosen by an earlier start.
@@ -155,6 +179,12 @@ impl DataDir {
     }
 }
 
+fn overwrite(mut file: File) -> io::Result<()> {
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    file.write_all(&vec![b'0'; length])?;
+    file.sync_all()
+}
+
 #[cfg(unix)]
 fn owner_only_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -184,6 +214,39 @@ mod tests {
             let mode = fs::metadata(data.path().join("identity.key")).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_replaced_key_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(Some(dir.path().to_owned())).unwrap();
+        let before = data.seeds().unwrap();
+        // Another name of the same file shows what became of its bytes.
+        let (file, other) = (dir.path().join(VERIFY_KEY), dir.path().join("other"));
+        fs::hard_link(&file, &other).unwrap();
+        let seed = data.renew_verify_key().unwrap();
+        let after = data.seeds().unwrap();
+        assert_eq!((after.verify, after.identity), (seed, before.identity));
+        assert_ne!(after.verify, before.verify);
+        assert_eq!(fs::read_to_string(other).unwrap(), "0".repeat(64));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn the_age_of_a_key_is_that_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(Some(dir.path().to_owned())).unwrap();
+        data.seeds().unwrap();
+        let file = File::options().write(true).open(dir.path().join(VERIFY_KEY)).unwrap();
+        let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        file.set_modified(made).unwrap();
+        let later = Duration::from_secs(77);
+        assert_eq!(data.verify_key_age(made + later).unwrap(), later);
+        assert_eq!(data.verify_key_age(made - later).unwrap(), Duration::ZERO);
     }
 
     #[test]

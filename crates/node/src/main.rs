@@ -12,6 +12,7 @@ mod listen;
 mod metrics;
 mod observability;
 mod reachability;
+mod rotation;
 mod run;
 mod serve;
 mod status;
@@ -62,6 +63,7 @@ fn run(cli: &Cli) -> Result<(), AnyError> {
             Command::User(command) => commands::user(command, &data).await,
             Command::Status { json } => commands::status(&data, commands::Format::of(*json)).await,
             Command::Peers { json } => commands::peers(&data, commands::Format::of(*json)).await,
+            Command::Keys(command) => commands::keys(command, &data).await,
             Command::Backup { file } => commands::backup(&data, file),
             Command::Check => commands::check(&data),
         }

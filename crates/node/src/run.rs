@@ -15,7 +15,9 @@ use crate::{
     admin::{self, Admin},
     config::Config,
     data_dir::DataDir,
-    listen, metrics, observability, serve, wiring,
+    listen, metrics, observability,
+    rotation::Rotation,
+    serve, wiring,
 };
 
 /// Runs the node until SIGINT or SIGTERM.
@@ -43,10 +45,13 @@ pub(crate) async fn run(config: &Config, data: &DataDir) -> Result<(), AnyError>
         messagehub_api::client::router(hs.clone()),
         ended(stop.clone()),
     ));
+    let rotation = Rotation::new(hs.clone(), data.clone());
+    tasks.spawn(rotation.clone().run(ended(stop.clone())));
     let admin = Admin {
         hs: hs.clone(),
         registry: Arc::new(registry),
         token: data.renew_admin_token()?.into(),
+        rotation,
     };
     // Bound last: whoever finds the admin address finds a node that is ready.
     let listener = listen::ADMIN.bind(config.admin_listen, data).await?;

@@ -46,10 +46,17 @@ async fn a_node_tells_its_owner_how_it_is() {
     assert!(std::fs::metadata(&copy).expect("a copy").len() > 10_000);
     assert_eq!(node.run(&["check"], "").await, "the database is sound");
 
+    let first = node.run(&["keys", "rotate"], "").await;
+    assert!(first.starts_with("this node signs with ed25519:"), "{first}");
+    anna.send(&room, "by another key", "2").await.expect("a message is taken");
+
     let log = node.log();
     assert!(!log.contains(e2e::node::PASSWORD), "a secret is in the log");
     node.stop().await;
     assert_eq!(node.server_name().await, id, "the name is the key, whoever asks");
+    let second = node.run(&["keys", "rotate"], "").await;
+    assert!(second.starts_with("this node signs with ed25519:") && second != first, "{second}");
+    assert_eq!(node.server_name().await, id, "the name stays");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use axum::Router;
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
     future::{AbortHandle, Abortable, BoxFuture},
     stream::FuturesUnordered,
 };
@@ -15,11 +15,12 @@ use messagehub_homeserver::{
     rate::RateLimiter,
     rng::Rng,
     run,
+    server::keys,
     sessions::Session,
     testing::START_MS,
 };
 use messagehub_protocol::keys::{IdentityKey, VerifyKey};
-use messagehub_store::{Mode, Store};
+use messagehub_store::{Mode, Store, server_keys};
 use ruma::{OwnedServerName, ServerName};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -55,6 +56,8 @@ pub struct Net {
     pub clock: Option<ManualClock>,
     background: FuturesUnordered<BoxFuture<'static, ()>>,
     dirs: BTreeMap<u64, TempDir>,
+    /// Keys that replaced those that follow from the seeds.
+    verify_seeds: BTreeMap<u64, [u8; 32]>,
 }
 
 impl Net {
@@ -77,12 +80,18 @@ impl Net {
         let clock = self.clock.get_or_insert_with(|| ManualClock::at(START_MS)).clock();
         let keys = Rng::from_seed(spread(seed));
         let peer_id = peer_id(seed);
+        let identity_key = IdentityKey::from_seed(&keys.bytes());
+        let verify_seed = keys.bytes();
+        let verify_seed = self.verify_seeds.get(&seed).unwrap_or(&verify_seed);
+        let server_name = identity_key.server_name().to_owned();
+        let issued = store.read(move |snap| server_keys::find(snap, &server_name));
+        let issued = issued.now_or_never().expect("an inline store").expect("the database");
         let parts = IdentityParts {
-            identity_key: IdentityKey::from_seed(&keys.bytes()),
-            verify_key: VerifyKey::from_seed(&keys.bytes()),
+            identity_key,
+            verify_key: VerifyKey::from_seed(verify_seed),
             peer_ids: vec![peer_id.clone()],
         };
-        let identity = Identity::new(parts, None, clock.now());
+        let identity = Identity::new(parts, issued, clock.now());
         let (peers, outbound) = Peers::pair(OUTBOUND_CAPACITY);
         let limits = Limits {
             registration: Registration::Open,
@@ -111,6 +120,19 @@ impl Net {
             let _stopped_or_done = both.await;
         }));
         Node { hs, peer_id, router, seed, abort }
+    }
+
+    /// Replaces the key by which a node signs; at its next start it has the new one.
+    ///
+    /// # Panics
+    /// When its database fails.
+    #[expect(clippy::expect_used, reason = "a test without a database has failed")]
+    pub async fn rotate_key(&mut self, node: &Node) {
+        let seed = spread(
+            node.seed + 2_000_000 + self.clock.as_ref().map_or(0, |clock| clock.clock().now_ms()),
+        );
+        self.verify_seeds.insert(node.seed, seed);
+        keys::rotate(&node.hs, VerifyKey::from_seed(&seed)).await.expect("the database");
     }
 
     /// Stops a node at once, as if it were killed, and gives its seed for starting it again.

@@ -10,6 +10,7 @@ mod media;
 mod moving;
 mod relayed;
 mod repair;
+mod rotation;
 mod sealed;
 mod strangers;
 mod users;

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use messagehub_protocol::{
+    keys::VerifyKey,
     limits::{MAX_FRAME_BYTES, MAX_PDUS},
     pdu::Pdu,
+    server_keys::ServerKeys,
     wire::frame::{Frame, FrameError},
 };
 use messagehub_store::StoreError;
@@ -27,7 +29,8 @@ const EVENTS_BYTES: usize = MAX_FRAME_BYTES / 2;
 /// Sends events of a room to its members, after their commit and in this order.
 pub async fn announce(hs: &Homeserver, room_id: &RoomId, pdus: &[Arc<Pdu>]) {
     for chunk in chunks(pdus) {
-        let server_keys = match keys_of(hs, chunk).await {
+        let (key, own) = hs.identity.signing();
+        let server_keys = match keys_of(hs, chunk, &own).await {
             Ok(server_keys) => server_keys,
             Err(error) => {
                 warn!(%error, "no server_keys for a frame");
@@ -35,14 +38,15 @@ pub async fn announce(hs: &Homeserver, room_id: &RoomId, pdus: &[Arc<Pdu>]) {
             }
         };
         let pdus = chunk.iter().filter_map(|pdu| raw(pdu.json())).collect();
-        publish(hs, room_id, Content { pdus, edus: Vec::new() }, server_keys).await;
+        publish(hs, room_id, Content { pdus, edus: Vec::new() }, (key, server_keys)).await;
     }
 }
 
 /// Sends an EDU to the members of a room: for what is worth nothing a moment later.
 pub async fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>) {
-    let server_keys = vec![hs.identity.server_keys().json().to_owned()];
-    publish(hs, room_id, Content { pdus: Vec::new(), edus: vec![edu] }, server_keys).await;
+    let (key, own) = hs.identity.signing();
+    let content = Content { pdus: Vec::new(), edus: vec![edu] };
+    publish(hs, room_id, content, (key, vec![own.json().to_owned()])).await;
 }
 
 /// What a frame carries.
@@ -55,7 +59,7 @@ async fn publish(
     hs: &Homeserver,
     room_id: &RoomId,
     content: Content,
-    server_keys: Vec<Box<RawValue>>,
+    (key, server_keys): (&VerifyKey, Vec<Box<RawValue>>),
 ) {
     let frame = Frame {
         origin: hs.server_name().to_owned(),
@@ -65,7 +69,7 @@ async fn publish(
         edus: content.edus,
         server_keys,
     };
-    let signed = match frame.sign(hs.identity.verify_key()) {
+    let signed = match frame.sign(key) {
         Ok(signed) => signed,
         Err(FrameError::TooLarge) => {
             debug!(%room_id, "a frame does not hold these events");
@@ -90,13 +94,16 @@ async fn publish(
 }
 
 /// Our own keys, which sign the frame, and those of whoever else signed the events.
-async fn keys_of(hs: &Homeserver, pdus: &[Arc<Pdu>]) -> Result<Vec<Box<RawValue>>, StoreError> {
-    let own = hs.identity.server_keys();
+async fn keys_of(
+    hs: &Homeserver,
+    pdus: &[Arc<Pdu>],
+    own: &ServerKeys,
+) -> Result<Vec<Box<RawValue>>, StoreError> {
     let ours = |pdu: &Arc<Pdu>| hs.identity.is_local(pdu.sender());
     if pdus.iter().all(ours) {
         return Ok(vec![own.json().to_owned()]);
     }
-    let pdus = pdus.to_vec();
+    let (pdus, own) = (pdus.to_vec(), own.clone());
     hs.store
         .read(move |snap| {
             let mut server_keys = keys::for_events(snap, &own, pdus.iter().map(|pdu| &**pdu))?;

@@ -16,7 +16,7 @@ use messagehub_store::{Snapshot, StoreError, memberships, server_keys};
 use ruma::{OwnedServerName, ServerName};
 use serde_json::value::RawValue;
 
-use super::{Call, FederationError, sign};
+use super::{ASK_TIMEOUT, Call, FederationError, carried_keys, keys, path_segment, sign};
 use crate::{
     Homeserver,
     peers::{Counters, RequestError},
@@ -63,11 +63,19 @@ pub(super) async fn send(
     call: &Call,
     timeout: Duration,
 ) -> Result<Carried, FederationError> {
-    let Some((keys, carriers)) = carriers(hs, destination).await? else {
+    let Some((mut keys, carriers)) = carriers(hs, destination).await? else {
         return Ok(Carried::Nowhere);
     };
     for carrier in carriers {
-        match through(hs, &carrier, &keys, (call, timeout)).await {
+        let mut carried = through(hs, &carrier, &keys, (call, timeout)).await;
+        // The destination was there, and took nothing: it may have replaced the key that we know.
+        if matches!(carried, Err(FederationError::Refused { status: 502, .. }))
+            && let Some(newer) = newer_keys(hs, &carrier, &keys).await?
+        {
+            keys = newer;
+            carried = through(hs, &carrier, &keys, (call, timeout)).await;
+        }
+        match carried {
             Ok(response) => {
                 Counters::add(&hs.peers.counters().relayed_requests, 1);
                 hs.peers.routes().note(destination, &carrier, hs.clock.now_ms());
@@ -111,6 +119,31 @@ pub(super) async fn send_as_lately(
             Ok(None)
         }
     }
+}
+
+/// What a carrier knows of a destination that is newer than what we do. It asks the destination
+/// where it has nothing that is valid for longer than ours.
+async fn newer_keys(
+    hs: &Homeserver,
+    carrier: &OwnedServerName,
+    known: &ServerKeys,
+) -> Result<Option<ServerKeys>, StoreError> {
+    let until = u64::from(known.valid_until_ts().get()).saturating_add(1);
+    let server = path_segment(known.server_name().as_str());
+    let uri = format!("/_matrix/key/v2/query/{server}?minimum_valid_until_ts={until}");
+    let call = Call { method: http::Method::GET, uri, body: Vec::new() };
+    let Ok(signed) = sign(hs, carrier, &call) else { return Ok(None) };
+    let response = match hs.peers.request(carrier.clone(), signed, ASK_TIMEOUT).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(%carrier, %error, "no keys of a destination");
+            return Ok(None);
+        }
+    };
+    keys::learn(hs, &carried_keys(response.body())).await?;
+    let server = known.server_name().to_owned();
+    let found = hs.store.read(move |snap| server_keys::find(snap, &server)).await?;
+    Ok(found.filter(|found| found.is_newer_than(known)))
 }
 
 /// The keys to seal to, and whom to ask: connected servers that share a room with the destination

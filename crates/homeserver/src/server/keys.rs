@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use messagehub_protocol::{build::Signer, server_keys::ServerKeys};
+use messagehub_protocol::{build::Signer, keys::VerifyKey, server_keys::ServerKeys};
 use messagehub_store::{StoreError, server_keys};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName,
@@ -27,6 +27,19 @@ const MAX_ASKED: usize = 3;
 /// Spec: Server-Server API, "Publishing Keys".
 pub fn own(hs: &Homeserver) -> Box<RawValue> {
     hs.identity.server_keys().json().to_owned()
+}
+
+/// Signs with another key from now on. What says so is kept, and goes with whatever is said next:
+/// within a minute every member that is connected has heard of it.
+///
+/// The seed of the key must be where the next start finds it, and that of the old one gone.
+///
+/// # Errors
+/// Fails when the database does; the new key signs all the same, and the next start says so again.
+pub async fn rotate(hs: &Homeserver, verify_key: VerifyKey) -> Result<(), StoreError> {
+    let own = hs.identity.rotate(verify_key, hs.clock.now());
+    tracing::info!(key_id = %hs.identity.verify_key().key_id(), "another key signs from now on");
+    hs.store.write(move |txn| server_keys::put_if_newer(txn, &own)).await.map(drop)
 }
 
 /// Those of other servers, as far as we know them, with our signature beside theirs. Where ours

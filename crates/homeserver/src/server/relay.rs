@@ -120,7 +120,8 @@ pub async fn open(
 ) -> Result<Opened, RelayError> {
     share_a_room(hs, &[&carrier]).await?;
     let slot = hs.peers.taking().take(&carrier).ok_or(RelayError::Busy)?;
-    let (inner, key) = sealed.open(hs.server_name(), hs.identity.verify_key())?;
+    let ours = hs.identity.verify_key_of(&sealed.key_id).ok_or(RelayedError::AnotherKey)?;
+    let (inner, key) = sealed.open(hs.server_name(), ours)?;
     let request = request_of(inner, Relayed { carrier })?;
     Counters::add(&hs.peers.counters().relays_taken, 1);
     Ok(Opened { request, key, _slot: slot })

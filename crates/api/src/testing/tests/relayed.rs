@@ -13,7 +13,7 @@ use messagehub_protocol::{
         request::{self, RequestParts, SERVER_KEYS_HEADER},
     },
 };
-use messagehub_store::receipts as receipt_rows;
+use messagehub_store::{receipts as receipt_rows, server_keys};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, ServerName, UInt,
     api::federation::{backfill::get_backfill, query::get_profile_information},
@@ -122,6 +122,35 @@ async fn questions_and_transactions_reach_a_member_without_a_path() {
             found.await == Some(event_id.clone())
         })
         .await;
+}
+
+/// A request is sealed to the key of its destination. One that was replaced opens it while the node
+/// runs, and afterwards a carrier knows the new one.
+#[tokio::test(start_paused = true)]
+async fn whoever_has_replaced_its_key_is_reached_through_others_all_the_same() {
+    let mut chain = Chain::new().await;
+    chain.net.hub.lose_gossip();
+    let known = |node: &Node, of: &ServerName| {
+        let (hs, of) = (node.hs.clone(), of.to_owned());
+        async move { read(&hs, move |snap| server_keys::find(snap, &of)).await.unwrap() }
+    };
+    chain.net.clock.as_ref().unwrap().advance(1_000);
+    let before = known(&chain.a, chain.c.name()).await;
+    chain.net.rotate_key(&chain.c).await;
+    assert_eq!(chain.profile_of_carol().await.unwrap().as_deref(), Some("carol"));
+    assert_eq!(known(&chain.a, chain.c.name()).await, before, "it was sealed to the old one");
+
+    let Chain { mut net, a, b, c, alice, carol, room_id } = chain;
+    let seed = net.stop(c).await;
+    let c = net.start(seed);
+    net.until("b knows the new key", || async {
+        known(&b, c.name()).await == c.hs.identity.server_keys()
+    })
+    .await;
+    let mut chain = Chain { net, a, b, c, alice, carol, room_id };
+    assert_eq!(known(&chain.a, chain.c.name()).await, before, "it has not heard of it");
+    assert_eq!(chain.profile_of_carol().await.unwrap().as_deref(), Some("carol"));
+    assert_eq!(known(&chain.a, chain.c.name()).await, chain.c.hs.identity.server_keys());
 }
 
 #[tokio::test(start_paused = true)]
