@@ -16,7 +16,7 @@ pub(crate) mod restricted;
 pub mod summary;
 pub mod timestamp;
 pub mod upgrade;
-pub(crate) mod ways;
+pub mod ways;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 use ruma::{
     OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState,
 };
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Params, Row, params};
 
 use crate::{EventNid, RoomNid, ServerNid, Snapshot, StoreError, StreamPos, Txn, UserNid, names};
 
@@ -120,11 +120,8 @@ pub fn list_with(
     room: RoomNid,
     membership: &MembershipState,
 ) -> Result<Vec<OwnedUserId>, StoreError> {
-    let mut select = snap
-        .conn()
-        .prepare_cached("SELECT user FROM memberships WHERE room = ?1 AND membership = ?2")?;
-    let rows = select.query_map((room, to_column(membership)), |row| row.get::<_, UserNid>(0))?;
-    rows.map(|nid| names::user(snap, nid?)).collect()
+    let sql = "SELECT user FROM memberships WHERE room = ?1 AND membership = ?2";
+    list_users(snap, sql, (room, to_column(membership)))
 }
 
 /// The users of one server who are joined to a room.
@@ -137,11 +134,8 @@ pub fn list_joined_from(
     server: &ServerName,
 ) -> Result<Vec<OwnedUserId>, StoreError> {
     let Some(server) = names::find_server(snap, server)? else { return Ok(Vec::new()) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT user FROM memberships WHERE room = ?1 AND membership = ?2 AND server = ?3",
-    )?;
-    let rows = select.query_map((room, JOIN, server), |row| row.get::<_, UserNid>(0))?;
-    rows.map(|nid| names::user(snap, nid?)).collect()
+    let sql = "SELECT user FROM memberships WHERE room = ?1 AND membership = ?2 AND server = ?3";
+    list_users(snap, sql, (room, JOIN, server))
 }
 
 /// How many users are joined to a room.
@@ -216,18 +210,15 @@ pub fn rooms_of(
 /// Fails when the database does.
 pub fn servers_in(snap: &Snapshot<'_>, room: RoomNid) -> Result<Vec<OwnedServerName>, StoreError> {
     // From each server straight to the next one in the index.
-    let mut select = snap.conn().prepare_cached(
-        "WITH RECURSIVE found (server) AS (
+    let sql = "WITH RECURSIVE found (server) AS (
              SELECT min(server) FROM memberships WHERE room = ?1 AND membership = ?2
              UNION ALL
              SELECT (SELECT min(server) FROM memberships
                      WHERE room = ?1 AND membership = ?2 AND server > found.server)
              FROM found WHERE found.server IS NOT NULL
          )
-         SELECT server FROM found WHERE server IS NOT NULL",
-    )?;
-    let rows = select.query_map((room, JOIN), |row| row.get::<_, ServerNid>(0))?;
-    rows.map(|nid| names::server(snap, nid?)).collect()
+         SELECT server FROM found WHERE server IS NOT NULL";
+    list_servers(snap, sql, (room, JOIN))
 }
 
 /// The servers of everybody that a room knows of, whatever they are there. Costs what there are
@@ -239,11 +230,8 @@ pub fn servers_known(
     snap: &Snapshot<'_>,
     room: RoomNid,
 ) -> Result<Vec<OwnedServerName>, StoreError> {
-    let mut select = snap.conn().prepare_cached(
-        "SELECT DISTINCT server FROM memberships WHERE room = ?1 ORDER BY server",
-    )?;
-    let rows = select.query_map([room], |row| row.get::<_, ServerNid>(0))?;
-    rows.map(|nid| names::server(snap, nid?)).collect()
+    let sql = "SELECT DISTINCT server FROM memberships WHERE room = ?1 ORDER BY server";
+    list_servers(snap, sql, [room])
 }
 
 /// The rooms in which both servers have a joined user.
@@ -284,12 +272,10 @@ pub fn share_a_room(
     else {
         return Ok(false);
     };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships m WHERE server = ?1 AND membership = ?3
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships m WHERE server = ?1 AND membership = ?3
          AND EXISTS (SELECT 1 FROM memberships o
-                     WHERE o.room = m.room AND o.membership = ?3 AND o.server = ?2))",
-    )?;
-    Ok(select.query_row((other, one, JOIN), |row| row.get(0))?)
+                     WHERE o.room = m.room AND o.membership = ?3 AND o.server = ?2))";
+    is_any(snap, sql, (other, one, JOIN))
 }
 
 /// The events by which users of servers that have no joined user in a room left it or were banned,
@@ -326,10 +312,8 @@ pub fn is_server_in(
     server: &ServerName,
 ) -> Result<bool, StoreError> {
     let Some(server) = names::find_server(snap, server)? else { return Ok(false) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server = ?3)",
-    )?;
-    Ok(select.query_row((room, JOIN, server), |row| row.get(0))?)
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server = ?3)";
+    is_any(snap, sql, (room, JOIN, server))
 }
 
 /// Whether a server has, or ever had, anybody that a room knows of.
@@ -342,10 +326,8 @@ pub fn is_server_known(
     server: &ServerName,
 ) -> Result<bool, StoreError> {
     let Some(server) = names::find_server(snap, server)? else { return Ok(false) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND server = ?2)",
-    )?;
-    Ok(select.query_row((room, server), |row| row.get(0))?)
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND server = ?2)";
+    is_any(snap, sql, (room, server))
 }
 
 /// Everybody of a server that a room knows of, whatever they are there.
@@ -358,11 +340,8 @@ pub fn list_from(
     server: &ServerName,
 ) -> Result<Vec<OwnedUserId>, StoreError> {
     let Some(server) = names::find_server(snap, server)? else { return Ok(Vec::new()) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT user FROM memberships WHERE room = ?1 AND server = ?2 ORDER BY user",
-    )?;
-    let rows = select.query_map((room, server), |row| row.get::<_, UserNid>(0))?;
-    rows.map(|nid| names::user(snap, nid?)).collect()
+    let sql = "SELECT user FROM memberships WHERE room = ?1 AND server = ?2 ORDER BY user";
+    list_users(snap, sql, (room, server))
 }
 
 /// Every other server with a joined user in some room where `server` has one.
@@ -374,14 +353,11 @@ pub fn servers_sharing_rooms_with(
     server: &ServerName,
 ) -> Result<Vec<OwnedServerName>, StoreError> {
     let Some(server) = names::find_server(snap, server)? else { return Ok(Vec::new()) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT DISTINCT o.server FROM
+    let sql = "SELECT DISTINCT o.server FROM
              (SELECT DISTINCT room FROM memberships WHERE server = ?1 AND membership = ?2) m
          JOIN memberships o ON o.room = m.room AND o.membership = ?2 AND o.server <> ?1
-         ORDER BY o.server",
-    )?;
-    let rows = select.query_map((server, JOIN), |row| row.get::<_, ServerNid>(0))?;
-    rows.map(|nid| names::server(snap, nid?)).collect()
+         ORDER BY o.server";
+    list_servers(snap, sql, (server, JOIN))
 }
 
 /// Whether a user is joined to a room.
@@ -434,11 +410,40 @@ pub fn is_shared(
     let Some(server) = names::find_server(snap, server)? else {
         return Ok(!servers_in(snap, room)?.is_empty());
     };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server > ?3)
-             OR EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server < ?3)",
-    )?;
-    Ok(select.query_row((room, JOIN, server), |row| row.get(0))?)
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server > ?3)
+             OR EXISTS (SELECT 1 FROM memberships WHERE room = ?1 AND membership = ?2 AND server < ?3)";
+    is_any(snap, sql, (room, JOIN, server))
+}
+
+/// The users whose integers a query gives.
+pub(crate) fn list_users<B: FromIterator<OwnedUserId>>(
+    snap: &Snapshot<'_>,
+    sql: &str,
+    params: impl Params,
+) -> Result<B, StoreError> {
+    let mut select = snap.conn().prepare_cached(sql)?;
+    let rows = select.query_map(params, |row| row.get::<_, UserNid>(0))?;
+    rows.map(|nid| names::user(snap, nid?)).collect()
+}
+
+/// The servers whose integers a query gives.
+pub(crate) fn list_servers(
+    snap: &Snapshot<'_>,
+    sql: &str,
+    params: impl Params,
+) -> Result<Vec<OwnedServerName>, StoreError> {
+    let mut select = snap.conn().prepare_cached(sql)?;
+    let rows = select.query_map(params, |row| row.get::<_, ServerNid>(0))?;
+    rows.map(|nid| names::server(snap, nid?)).collect()
+}
+
+/// What a query for `EXISTS` gives.
+pub(crate) fn is_any(
+    snap: &Snapshot<'_>,
+    sql: &str,
+    params: impl Params,
+) -> Result<bool, StoreError> {
+    Ok(snap.conn().prepare_cached(sql)?.query_row(params, |row| row.get(0))?)
 }
 
 /// A joined user as a column.

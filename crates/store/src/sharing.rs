@@ -6,7 +6,11 @@ use ruma::{
     OwnedServerName, OwnedUserId, ServerName, UserId, events::room::member::MembershipState,
 };
 
-use crate::{RoomNid, ServerNid, Snapshot, StoreError, UserNid, events, memberships, names};
+use crate::{
+    RoomNid, Snapshot, StoreError, UserNid, events,
+    memberships::{self, is_any, list_servers, list_users},
+    names,
+};
 
 /// The servers with a joined user in some room that a user is joined to, the user's own included.
 ///
@@ -17,13 +21,10 @@ pub fn list_servers_of(
     user_id: &UserId,
 ) -> Result<Vec<OwnedServerName>, StoreError> {
     let Some(user) = names::find_user(snap, user_id)? else { return Ok(Vec::new()) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT DISTINCT o.server FROM memberships m
+    let sql = "SELECT DISTINCT o.server FROM memberships m
          JOIN memberships o ON o.room = m.room AND o.membership = 4
-         WHERE m.user = ?1 AND m.membership = 4 ORDER BY o.server",
-    )?;
-    let rows = select.query_map([user], |row| row.get::<_, ServerNid>(0))?;
-    rows.map(|nid| names::server(snap, nid?)).collect()
+         WHERE m.user = ?1 AND m.membership = 4 ORDER BY o.server";
+    list_servers(snap, sql, [user])
 }
 
 /// The users joined to some room that a user is joined to, themselves included.
@@ -35,13 +36,10 @@ pub fn list_users_of(
     user_id: &UserId,
 ) -> Result<BTreeSet<OwnedUserId>, StoreError> {
     let Some(user) = names::find_user(snap, user_id)? else { return Ok(BTreeSet::new()) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT DISTINCT o.user FROM memberships m
+    let sql = "SELECT DISTINCT o.user FROM memberships m
          JOIN memberships o ON o.room = m.room AND o.membership = 4
-         WHERE m.user = ?1 AND m.membership = 4",
-    )?;
-    let rows = select.query_map([user], |row| row.get::<_, UserNid>(0))?;
-    rows.map(|nid| names::user(snap, nid?)).collect()
+         WHERE m.user = ?1 AND m.membership = 4";
+    list_users(snap, sql, [user])
 }
 
 /// Whether two users are joined to one room.
@@ -53,12 +51,10 @@ pub fn do_users(snap: &Snapshot<'_>, one: &UserId, other: &UserId) -> Result<boo
     else {
         return Ok(false);
     };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships m
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships m
              JOIN memberships o ON o.room = m.room AND o.user = ?2 AND o.membership = 4
-             WHERE m.user = ?1 AND m.membership = 4)",
-    )?;
-    Ok(select.query_row((one, other), |row| row.get(0))?)
+             WHERE m.user = ?1 AND m.membership = 4)";
+    is_any(snap, sql, (one, other))
 }
 
 /// Whether a user is joined to a room in which a server has a joined user, but for one room that
@@ -76,13 +72,11 @@ pub fn does_user_with_server(
     else {
         return Ok(false);
     };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships m
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships m
              WHERE m.user = ?1 AND m.membership = 4 AND m.room IS NOT ?3
              AND EXISTS (SELECT 1 FROM memberships o
-                         WHERE o.room = m.room AND o.membership = 4 AND o.server = ?2))",
-    )?;
-    Ok(select.query_row((user, server, except), |row| row.get(0))?)
+                         WHERE o.room = m.room AND o.membership = 4 AND o.server = ?2))";
+    is_any(snap, sql, (user, server, except))
 }
 
 /// Whether a server may have to do with a local user: they share a room, or one of them is invited
@@ -104,13 +98,11 @@ pub fn is_user_known_to(
     else {
         return Ok(false);
     };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships m
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships m
              WHERE m.user = ?1 AND m.membership = 4
              AND EXISTS (SELECT 1 FROM memberships o
-                         WHERE o.room = m.room AND o.membership IN (2, 3) AND o.server = ?2))",
-    )?;
-    Ok(select.query_row((user, nid), |row| row.get(0))? || has_invited(snap, user_id, server)?)
+                         WHERE o.room = m.room AND o.membership IN (2, 3) AND o.server = ?2))";
+    Ok(is_any(snap, sql, (user, nid))? || has_invited(snap, user_id, server)?)
 }
 
 /// Whether an invite of a user by somebody of a server is pending.
@@ -163,9 +155,7 @@ pub fn is_server_in_or_invited(
     server: &ServerName,
 ) -> Result<bool, StoreError> {
     let Some(server) = names::find_server(snap, server)? else { return Ok(false) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM memberships
-                        WHERE room = ?1 AND membership IN (2, 4) AND server = ?2)",
-    )?;
-    Ok(select.query_row((room, server), |row| row.get(0))?)
+    let sql = "SELECT EXISTS (SELECT 1 FROM memberships
+                        WHERE room = ?1 AND membership IN (2, 4) AND server = ?2)";
+    is_any(snap, sql, (room, server))
 }

@@ -9,9 +9,10 @@ use messagehub_homeserver::{
     rooms::{
         create::{self, CreateError, NewRoom},
         invite::{self, Invite},
-        join::{self, Join, JoinError},
+        join::{self, Join},
         leave::{self, LeaveError},
         moderate::{self, Action, ModerateError, Moderation},
+        ways::EntryError,
     },
     send::{self, NewMessage, NewRedaction, NewState, SendError},
     sessions::Session,
@@ -99,7 +100,7 @@ impl Refusal for ModerateError {
     }
 }
 
-impl Refusal for JoinError {
+impl Refusal for EntryError {
     fn is_failure(&self) -> bool {
         match self {
             Self::Send(error) => error.is_failure(),

@@ -4,9 +4,8 @@ use http::StatusCode;
 use messagehub_homeserver::{
     remote_join::RemoteJoinError,
     rooms::{
-        aliases::AliasError, create::CreateError, forget::ForgetError, join::JoinError,
-        knock::KnockError, leave::LeaveError, moderate::ModerateError, read::ReadError,
-        upgrade::UpgradeError,
+        aliases::AliasError, create::CreateError, forget::ForgetError, leave::LeaveError,
+        moderate::ModerateError, read::ReadError, upgrade::UpgradeError, ways::EntryError,
     },
     send::SendError,
 };
@@ -75,26 +74,14 @@ impl From<ModerateError> for ApiError {
     }
 }
 
-impl From<JoinError> for ApiError {
-    fn from(error: JoinError) -> Self {
+impl From<EntryError> for ApiError {
+    fn from(error: EntryError) -> Self {
         match error {
-            JoinError::NoWay => Self::not_found(error.to_string()),
-            JoinError::Alias(error) => error.into(),
-            JoinError::Limited(limited) => limited.into(),
-            JoinError::Send(error) => error.into(),
-            JoinError::Remote(error) => error.into(),
-        }
-    }
-}
-
-impl From<KnockError> for ApiError {
-    fn from(error: KnockError) -> Self {
-        match error {
-            KnockError::NoWay => Self::not_found(error.to_string()),
-            KnockError::Alias(error) => error.into(),
-            KnockError::Limited(limited) => limited.into(),
-            KnockError::Send(error) => error.into(),
-            KnockError::Remote(error) => error.into(),
+            EntryError::NoWay => Self::not_found(error.to_string()),
+            EntryError::Alias(error) => error.into(),
+            EntryError::Limited(limited) => limited.into(),
+            EntryError::Send(error) => error.into(),
+            EntryError::Remote(error) => error.into(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod heads;
 mod hostile;
 mod media;
 mod moving;
+mod outsider;
 mod relayed;
 mod repair;
 mod rotation;
@@ -121,31 +122,44 @@ async fn join(hs: &Homeserver, by: &Session, room_id: &OwnedRoomId, via: Vec<Own
     join::join(hs, &by.user_id, join).await.unwrap();
 }
 
-/// Pushes events that one node made up to another.
-async fn push((from, to): (&Node, &Node), txn_id: &str, pdus: &[Arc<Pdu>]) {
+/// A transaction of events and EDUs that one node made up, signed and sent as that node.
+async fn push(
+    (from, to): (&Node, &Node),
+    txn_id: &str,
+    (pdus, edus): (&[Arc<Pdu>], serde_json::Value),
+) {
     let pdus: Vec<serde_json::Value> =
         pdus.iter().map(|pdu| serde_json::from_str(pdu.json()).unwrap()).collect();
-    let body = json!({ "origin": from.name(), "origin_server_ts": 0, "pdus": pdus });
+    let body = json!({ "origin": from.name(), "origin_server_ts": 0, "pdus": pdus, "edus": edus });
     let call = Call {
         method: http::Method::PUT,
         uri: format!("/_matrix/federation/v1/send/{txn_id}"),
         body: body.to_string().into_bytes(),
     };
-    let timeout = Duration::from_secs(20);
-    federation::ask_json::<serde_json::Value>(&from.hs, to.name(), call, timeout).await.unwrap();
+    federation::ask_raw(&from.hs, to.name(), call, Duration::from_secs(20)).await.unwrap();
 }
 
 /// A room of a user of `a` that a user of `b` was invited to and has joined.
 async fn shared_room(net: &mut Net, a: (&Node, &Session), b: (&Node, &Session)) -> OwnedRoomId {
     let room_id = net.drive(create::room(&a.0.hs, &a.1.user_id, NewRoom::new())).await.unwrap();
-    net.drive(invite(&a.0.hs, a.1, &room_id, &b.1.user_id)).await;
+    bring_in(net, a, b, &room_id).await;
+    room_id
+}
+
+/// Lets a user of another node into a room, by an invite of a member.
+async fn bring_in(
+    net: &mut Net,
+    by: (&Node, &Session),
+    who: (&Node, &Session),
+    room_id: &OwnedRoomId,
+) {
+    net.drive(invite(&by.0.hs, by.1, room_id, &who.1.user_id)).await;
     let invited = Some(MembershipState::Invite);
     net.until("the invite arrives", || async {
-        membership(&b.0.hs, &room_id, &b.1.user_id).await == invited
+        membership(&who.0.hs, room_id, &who.1.user_id).await == invited
     })
     .await;
-    net.drive(join(&b.0.hs, b.1, &room_id, Vec::new())).await;
-    room_id
+    net.drive(join(&who.0.hs, who.1, room_id, Vec::new())).await;
 }
 
 #[tokio::test(start_paused = true)]

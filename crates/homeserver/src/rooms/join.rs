@@ -4,25 +4,24 @@
 
 use std::sync::Arc;
 
-use messagehub_store::{Room, StoreError, Txn, memberships, profiles, rooms};
+use messagehub_store::{Room, Txn, memberships, profiles, rooms};
 use ruma::{
     OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, RoomId, UserId,
     events::room::member::MembershipState,
 };
 
 use super::{
-    aliases::AliasError,
     membership::Member,
     moderate::membership,
     restricted::{Vouching, restriction, vouch},
-    ways,
+    ways::{self, EntryError},
 };
 use crate::{
     Homeserver,
     emit::{Emitter, News, SendError},
     policy::with_signatures,
-    rate::{Limited, RateKey},
-    remote_join::{self, RemoteJoin, RemoteJoinError},
+    rate::RateKey,
+    remote_join::{self, RemoteJoin},
 };
 
 /// What to join.
@@ -36,38 +35,16 @@ pub struct Join {
     pub reason: Option<String>,
 }
 
-/// Why a room is not joined.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The alias stands for nothing, or its server cannot be asked.
-    #[error(transparent)]
-    Alias(#[from] AliasError),
-    /// This server is not in the room, and no other server is known to be.
-    #[error("no server is known that is in this room")]
-    NoWay,
-    /// The user joins rooms too fast.
-    #[error(transparent)]
-    Limited(#[from] Limited),
-    /// The event could not be sent.
-    #[error(transparent)]
-    Send(#[from] SendError),
-    /// The other servers did not let us in, or could not be reached.
-    #[error(transparent)]
-    Remote(#[from] RemoteJoinError),
-}
-
-impl From<StoreError> for JoinError {
-    fn from(error: StoreError) -> Self {
-        Self::Send(error.into())
-    }
-}
-
 /// Joins a room and gives its id. Who is in it already has nothing to do.
 ///
 /// # Errors
 ///
-/// See [`JoinError`].
-pub async fn join(hs: &Homeserver, user_id: &UserId, join: Join) -> Result<OwnedRoomId, JoinError> {
+/// See [`EntryError`].
+pub async fn join(
+    hs: &Homeserver,
+    user_id: &UserId,
+    join: Join,
+) -> Result<OwnedRoomId, EntryError> {
     hs.limits.rates.check(RateKey::Message(user_id.to_owned()), hs.clock.now())?;
     let (room_id, mut via) = ways::target(hs, join.target, join.via).await?;
     let reason = join.reason;
@@ -77,7 +54,7 @@ pub async fn join(hs: &Homeserver, user_id: &UserId, join: Join) -> Result<Owned
     }
     let via = ways::others(hs, via);
     if via.is_empty() {
-        return Err(JoinError::NoWay);
+        return Err(EntryError::NoWay);
     }
     remote(hs, user_id, (room_id.clone(), via), reason).await?;
     Ok(room_id)
@@ -96,7 +73,7 @@ async fn local(
     user_id: &UserId,
     room_id: &RoomId,
     reason: Option<String>,
-) -> Result<Outcome, JoinError> {
+) -> Result<Outcome, EntryError> {
     let wanted = Arc::new((user_id.to_owned(), room_id.to_owned(), reason));
     let (outcome, news) = with_signatures(hs, |emitter| {
         let wanted = Arc::clone(&wanted);
@@ -123,7 +100,7 @@ fn locally(
     emitter: &Emitter,
     mut room: Room,
     (user_id, reason): (&UserId, Option<&str>),
-) -> Result<(Outcome, Option<News>), JoinError> {
+) -> Result<(Outcome, Option<News>), EntryError> {
     let is = membership(txn, &room, user_id)?;
     if is == Some(MembershipState::Join) {
         return Ok((Outcome::Joined, None));
@@ -156,7 +133,7 @@ async fn remote(
     user_id: &UserId,
     (room_id, via): (OwnedRoomId, Vec<OwnedServerName>),
     reason: Option<String>,
-) -> Result<(), JoinError> {
+) -> Result<(), EntryError> {
     let user = user_id.to_owned();
     let profile = hs.store.read(move |snap| profiles::get(snap, &user)).await?;
     let content = Member::new(MembershipState::Join)

@@ -15,7 +15,7 @@ use messagehub_protocol::{
     rules::{list_supported, rules_of},
 };
 use messagehub_store::{
-    Room, StoreError, Txn, events, knocks,
+    Room, Txn, events, knocks,
     memberships::{self, NewMembership},
     profiles, rooms,
 };
@@ -29,13 +29,16 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{aliases::AliasError, membership::Member, ways};
+use super::{
+    membership::Member,
+    ways::{self, EntryError},
+};
 use crate::{
     Homeserver,
-    emit::{Emitted, News, SendError},
+    emit::{Emitted, News},
     federation::{self, ASK_TIMEOUT, route},
     policy::with_signatures,
-    rate::{Limited, RateKey},
+    rate::RateKey,
     remote_join::RemoteJoinError,
     server::shown,
 };
@@ -51,42 +54,16 @@ pub struct Knock {
     pub reason: Option<String>,
 }
 
-/// Why nobody hears of it.
-#[derive(Debug, thiserror::Error)]
-pub enum KnockError {
-    /// The alias stands for nothing, or its server cannot be asked.
-    #[error(transparent)]
-    Alias(#[from] AliasError),
-    /// This server is not in the room, and no other server is known to be.
-    #[error("no server is known that is in this room")]
-    NoWay,
-    /// The user knocks too fast.
-    #[error(transparent)]
-    Limited(#[from] Limited),
-    /// The event could not be sent.
-    #[error(transparent)]
-    Send(#[from] SendError),
-    /// The other servers did not take it, or could not be reached.
-    #[error(transparent)]
-    Remote(#[from] RemoteJoinError),
-}
-
-impl From<StoreError> for KnockError {
-    fn from(error: StoreError) -> Self {
-        Self::Send(error.into())
-    }
-}
-
 /// Knocks on a room and gives its id. The user sees the knock in their sync until it is answered.
 ///
 /// # Errors
 ///
-/// See [`KnockError`].
+/// See [`EntryError`].
 pub async fn knock(
     hs: &Homeserver,
     user_id: &UserId,
     knock: Knock,
-) -> Result<OwnedRoomId, KnockError> {
+) -> Result<OwnedRoomId, EntryError> {
     hs.limits.rates.check(RateKey::Message(user_id.to_owned()), hs.clock.now())?;
     let (room_id, mut via) = ways::target(hs, knock.target, knock.via).await?;
     let user = user_id.to_owned();
@@ -101,7 +78,7 @@ pub async fn knock(
     }
     let via = ways::others(hs, via);
     if via.is_empty() {
-        return Err(KnockError::NoWay);
+        return Err(EntryError::NoWay);
     }
     remote(hs, Remote { room_id: room_id.clone(), user_id: user_id.to_owned(), content, via })
         .await?;
@@ -121,7 +98,7 @@ async fn local(
     user_id: &UserId,
     room_id: &OwnedRoomId,
     member: Member,
-) -> Result<Outcome, KnockError> {
+) -> Result<Outcome, EntryError> {
     let wanted = Arc::new((user_id.to_owned(), room_id.clone(), member));
     let (outcome, news) = with_signatures(hs, |emitter| {
         let wanted = Arc::clone(&wanted);
@@ -140,7 +117,7 @@ async fn local(
                 }
                 Emitted::Same(_) => None,
             };
-            Ok::<_, KnockError>((Outcome::Heard, news))
+            Ok::<_, EntryError>((Outcome::Heard, news))
         })
     })
     .await?;

@@ -10,11 +10,12 @@ use super::{
     create::{self, NewRoom},
     forget::{self, ForgetError},
     invite::{self, Invite},
-    join::{self, Join, JoinError},
+    join::{self, Join},
     leave::{self, LeaveError},
     membership::refresh_profile,
     moderate::{self, Action, ModerateError, Moderation},
     read::{self, ReadError, StatePart, StateQuery},
+    ways::EntryError,
 };
 use crate::{
     send::{self, NewMessage, NewState, SendError},
@@ -46,7 +47,7 @@ impl Scene {
         invite::invite(&self.server.hs, &by.user_id, new).await
     }
 
-    async fn join(&self, who: &Session) -> Result<OwnedRoomId, JoinError> {
+    async fn join(&self, who: &Session) -> Result<OwnedRoomId, EntryError> {
         let new = Join { target: self.room_id.clone().into(), via: Vec::new(), reason: None };
         join::join(&self.server.hs, &who.user_id, new).await
     }
@@ -119,7 +120,7 @@ async fn people_come_and_go() {
         let scene = Scene::new(Some(version)).await;
         let Scene { alice, bob, .. } = &scene;
         let refused = scene.join(bob).await.unwrap_err();
-        assert!(matches!(refused, JoinError::Send(SendError::Forbidden(_))), "{refused}");
+        assert!(matches!(refused, EntryError::Send(SendError::Forbidden(_))), "{refused}");
         scene.invite(alice, &bob.user_id).await.unwrap();
         assert_eq!(scene.membership(&bob.user_id).await, Some(MembershipState::Invite));
         scene.join(bob).await.unwrap();
@@ -219,12 +220,12 @@ async fn a_room_that_nobody_here_knows_needs_a_way_to_it() {
     let target = owned_room_id!("!Zm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9v").into();
     let new = Join { target, via: vec![server.hs.server_name().to_owned()], reason: None };
     let error = join::join(&server.hs, &bob.user_id, new).await.unwrap_err();
-    assert!(matches!(error, JoinError::NoWay), "{error}");
+    assert!(matches!(error, EntryError::NoWay), "{error}");
     let target = RoomAliasId::parse(format!("#nothing:{}", server.hs.server_name()));
     let target = target.unwrap().into();
     let new = Join { target, via: vec![owned_server_name!("example.org")], reason: None };
     let error = join::join(&server.hs, &bob.user_id, new).await.unwrap_err();
-    let unknown = matches!(error, JoinError::Alias(AliasError::Unknown(_)));
+    let unknown = matches!(error, EntryError::Alias(AliasError::Unknown(_)));
     assert!(unknown, "{error}");
 }
 
@@ -238,7 +239,7 @@ async fn a_restricted_room_lets_in_who_is_in_the_other() {
         let rule = json!({ "join_rule": "restricted", "allow": allow });
         scene.set(alice, "m.room.join_rules", rule).await;
         let refused = scene.join(bob).await.unwrap_err();
-        assert!(matches!(refused, JoinError::Send(SendError::Forbidden(_))), "{refused}");
+        assert!(matches!(refused, EntryError::Send(SendError::Forbidden(_))), "{refused}");
         let new = Join { target: club.into(), via: Vec::new(), reason: None };
         join::join(&server.hs, &bob.user_id, new).await.unwrap();
         scene.join(bob).await.unwrap();

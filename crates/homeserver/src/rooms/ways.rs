@@ -1,4 +1,5 @@
-//! Ways into a room that this server is not in: which room is meant, and whom to ask.
+//! Ways into a room that this server is not in: which room is meant, whom to ask, and why somebody
+//! does not get in.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +7,36 @@ use messagehub_store::{Room, Snapshot, StoreError, events, knocks, memberships};
 use ruma::{OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, RoomId, UserId};
 
 use super::aliases::{self, AliasError};
-use crate::Homeserver;
+use crate::{Homeserver, emit::SendError, rate::Limited, remote_join::RemoteJoinError};
 
 /// Servers that a client may name as ways into a room.
 pub(crate) const MAX_VIA: usize = 20;
+
+/// Why somebody does not get into a room, or is not heard at its door.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// The alias stands for nothing, or its server cannot be asked.
+    #[error(transparent)]
+    Alias(#[from] AliasError),
+    /// This server is not in the room, and no other server is known to be.
+    #[error("no server is known that is in this room")]
+    NoWay,
+    /// The user joins or knocks too fast.
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    /// The event could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The other servers did not take it, or could not be reached.
+    #[error(transparent)]
+    Remote(#[from] RemoteJoinError),
+}
+
+impl From<StoreError> for EntryError {
+    fn from(error: StoreError) -> Self {
+        Self::Send(error.into())
+    }
+}
 
 /// The room that is meant, and servers that are said to be in it: those that were named, and those
 /// that the alias names.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use messagehub_homeserver::{
     federation::{self, Call, FederationError},
-    rooms::moderate::{self, Action, Moderation},
+    rooms::{
+        moderate::{self, Action, Moderation},
+        ways::EntryError,
+    },
     send::NewState,
     sync,
 };
@@ -82,6 +85,16 @@ async fn room_with(net: &mut Net, a: (&Node, &Session), join_rule: Value) -> Own
     let room_id = net.drive(create::room(&a.0.hs, &a.1.user_id, NewRoom::new())).await.unwrap();
     net.drive(set(&a.0.hs, a.1, &room_id, "m.room.join_rules", join_rule)).await;
     room_id
+}
+
+async fn try_join(
+    node: &Node,
+    by: &Session,
+    room_id: &OwnedRoomId,
+    via: Vec<OwnedServerName>,
+) -> Result<OwnedRoomId, EntryError> {
+    let join = Join { target: room_id.clone().into(), via, reason: None };
+    join::join(&node.hs, &by.user_id, join).await
 }
 
 async fn kick(hs: &Homeserver, by: &Session, room_id: &RoomId, user_id: &UserId) {

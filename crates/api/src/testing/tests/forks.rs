@@ -53,12 +53,7 @@ async fn whoever_forks_a_room_makes_it_no_dearer_for_others_than_one_event_can_j
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
-    net.until("carol is invited", || async {
-        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
-    })
-    .await;
-    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
     net.until("all know of carol", || async {
         shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
             && shape(&a.hs, &room_id).await == shape(&c.hs, &room_id).await
@@ -70,7 +65,7 @@ async fn whoever_forks_a_room_makes_it_no_dearer_for_others_than_one_event_can_j
     let mut forks = forks(&b, &bob.user_id, &room_id).await;
     for to in [&a, &c] {
         for (n, some) in forks.chunks(MAX_PDUS).enumerate() {
-            net.drive(push((&b, to), &format!("fork{n}"), some)).await;
+            net.drive(push((&b, to), &format!("fork{n}"), (some, json!([])))).await;
         }
         let (heads, _) = shape(&to.hs, &room_id).await;
         assert_eq!(heads.len(), MAX_PREV_EVENTS, "no more than one event can join");

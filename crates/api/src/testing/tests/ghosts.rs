@@ -24,6 +24,28 @@ struct Ghost {
     room_id: OwnedRoomId,
 }
 
+/// A join that asks one server alone.
+async fn join_through(
+    hs: &Homeserver,
+    by: &Session,
+    room_id: &OwnedRoomId,
+    through: &Node,
+) -> Result<(), RemoteJoinError> {
+    let join = RemoteJoin {
+        user_id: by.user_id.clone(),
+        room_id: room_id.clone(),
+        via: vec![through.owned_name()],
+        content: to_raw_value(&json!({ "membership": "join" })).unwrap(),
+    };
+    remote_join::join(hs, join).await
+}
+
+async fn public_room(hs: &Homeserver, by: &Session) -> OwnedRoomId {
+    let mut public = NewRoom::new();
+    public.preset = Some(RoomPreset::PublicChat);
+    create::room(hs, &by.user_id, public).await.unwrap()
+}
+
 async fn ghost() -> Ghost {
     let mut net = Net::new();
     let (a, s, x) = (net.start(1), net.start(3), net.start(4));
@@ -38,13 +60,7 @@ async fn ghost() -> Ghost {
     .await;
     net.hub.set_link(a.name(), x.name(), Link::Down);
     net.hub.lose_answers(Some("/send_join/"));
-    let lost = RemoteJoin {
-        user_id: xena.user_id.clone(),
-        room_id: room_id.clone(),
-        via: vec![s.owned_name()],
-        content: to_raw_value(&json!({ "membership": "join" })).unwrap(),
-    };
-    let answer = net.drive(remote_join::join(&x.hs, lost)).await;
+    let answer = net.drive(join_through(&x.hs, &xena, &room_id, &s)).await;
     assert!(matches!(answer, Err(RemoteJoinError::Unreachable)), "{answer:?}");
     net.hub.lose_answers(None);
     let joined = Some(MembershipState::Join);
@@ -117,9 +133,7 @@ async fn crash() -> Crash {
     let mut net = Net::new();
     let (a, b) = (net.start(1), net.start(2));
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
-    let mut public = NewRoom::new();
-    public.preset = Some(RoomPreset::PublicChat);
-    let room_id = net.drive(create::room(&a.hs, &alice.user_id, public)).await.unwrap();
+    let room_id = net.drive(public_room(&a.hs, &alice)).await;
     net.drive(say(&a.hs, &alice, &room_id, "before")).await;
     net.hub.hold_answers(Some("/send_join/"));
     {
@@ -209,17 +223,9 @@ async fn a_join_whose_state_is_no_good_is_not_believed_in_by_others() {
     let mut net = Net::new();
     let (a, b) = (net.start(1), net.start(2));
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
-    let mut public = NewRoom::new();
-    public.preset = Some(RoomPreset::PublicChat);
-    let room_id = net.drive(create::room(&a.hs, &alice.user_id, public)).await.unwrap();
+    let room_id = net.drive(public_room(&a.hs, &alice)).await;
     net.hub.spoil_answers(Some("/send_join/"));
-    let lost = RemoteJoin {
-        user_id: bob.user_id.clone(),
-        room_id: room_id.clone(),
-        via: vec![a.owned_name()],
-        content: to_raw_value(&json!({ "membership": "join" })).unwrap(),
-    };
-    let answer = net.drive(remote_join::join(&b.hs, lost)).await;
+    let answer = net.drive(join_through(&b.hs, &bob, &room_id, &a)).await;
     assert!(matches!(answer, Err(RemoteJoinError::Unusable(_))), "{answer:?}");
     assert_eq!(membership(&a.hs, &room_id, &bob.user_id).await, Some(MembershipState::Join));
     wait(&net);

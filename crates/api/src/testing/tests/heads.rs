@@ -58,12 +58,7 @@ async fn a_long_absence_is_made_up_for_by_several_members() {
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
-    net.until("carol is invited", || async {
-        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
-    })
-    .await;
-    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
     net.until("b knows of carol", || async {
         let joined = Some(MembershipState::Join);
         membership(&b.hs, &room_id, &carol.user_id).await == joined
@@ -92,12 +87,7 @@ async fn heads_that_somebody_makes_up_cost_nobody_else_anything() {
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
-    net.until("carol is invited", || async {
-        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
-    })
-    .await;
-    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
     net.drive(tokio::time::sleep(Duration::from_secs(5))).await;
 
     // B turns bad: whatever it is asked, it names heads that are not there.

@@ -10,13 +10,12 @@ use messagehub_homeserver::{
 };
 use messagehub_protocol::{
     build::{self, NewEvent, Place, Signer},
-    keys::{IdentityKey, VerifyKey},
+    keys::IdentityKey,
     pdu::Pdu,
     rules::rules_of,
     server_keys::{ServerKeys, ServerKeysTerms},
     wire::{
         frame::Frame,
-        request::{self, RequestParts, SERVER_KEYS_HEADER},
         sealed::{NONCE_BYTES, ROOM_KEY_BYTES, RoomKey},
     },
 };
@@ -26,48 +25,8 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::*;
+use super::{outsider::Outsider, *};
 use crate::testing::deliver;
-
-/// Somebody with an identity and bad manners.
-struct Mallory {
-    verify_key: VerifyKey,
-    keys: ServerKeys,
-    peer_id: String,
-}
-
-impl Mallory {
-    fn new(now: MilliSecondsSinceUnixEpoch) -> Self {
-        let identity = IdentityKey::from_seed(&[66; 32]);
-        let verify_key = VerifyKey::from_seed(&[67; 32]);
-        let peer_id = format!("12D3KooW{}", "m".repeat(44));
-        let terms = ServerKeysTerms {
-            old_verify_keys: Vec::new(),
-            peer_ids: vec![peer_id.clone()],
-            issued_ts: now,
-        };
-        let keys = ServerKeys::make(&identity, &verify_key, terms);
-        Self { verify_key, keys, peer_id }
-    }
-
-    fn signed(
-        &self,
-        (method, uri, body): (&str, &str, &str),
-        to: &ServerName,
-        at: MilliSecondsSinceUnixEpoch,
-    ) -> http::Request<Bytes> {
-        let parts = RequestParts { method, uri, body: body.as_bytes() };
-        let signature =
-            request::sign(parts, self.keys.server_name(), to, at, &self.verify_key).unwrap();
-        http::Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(http::header::AUTHORIZATION, signature.header_value())
-            .header(SERVER_KEYS_HEADER, request::server_keys_header(&self.keys))
-            .body(Bytes::from(body.to_owned()))
-            .unwrap()
-    }
-}
 
 async fn answer(node: &Node, peer_id: &str, request: http::Request<Bytes>) -> (u16, String) {
     let response = deliver(node.router.clone(), peer_id.to_owned(), request).await.unwrap();
@@ -87,7 +46,7 @@ async fn a_request_is_taken_once_from_its_own_peer_and_in_time() {
     let mut net = Net::new();
     let a = net.start(1);
     let now = a.hs.clock.now();
-    let mallory = Mallory::new(now);
+    let mallory = Outsider::new(66, now);
     let get = ("GET", PROFILE, "");
     let unauthorized = (401, "M_UNAUTHORIZED".to_owned());
 
@@ -129,11 +88,11 @@ async fn a_stranger_learns_nothing_of_a_room() {
     net.drive(say(&a.hs, &alice, &room_id, "secret")).await;
     let (heads, _) = shape(&a.hs, &room_id).await;
     let now = a.hs.clock.now();
-    let mallory = Mallory::new(now);
+    let mallory = Outsider::new(66, now);
     let room = messagehub_homeserver::federation::path_segment(room_id.as_str());
     let head = messagehub_homeserver::federation::path_segment(&heads[0]);
     let v1 = "/_matrix/federation/v1";
-    let user = format!("%40m%3A{}", mallory.keys.server_name());
+    let user = format!("%40m%3A{}", mallory.name());
     let cases = [
         ("GET", format!("{v1}/backfill/{room}?v={head}&limit=10"), "", 403),
         ("GET", format!("{v1}/state/{room}?event_id={head}"), "", 403),
@@ -168,7 +127,7 @@ async fn an_oversized_body_is_refused() {
     let mut net = Net::new();
     let a = net.start(1);
     let now = a.hs.clock.now();
-    let mallory = Mallory::new(now);
+    let mallory = Outsider::new(66, now);
     let mut request = mallory.signed(("PUT", "/_matrix/federation/v1/send/1", "{}"), a.name(), now);
     *request.body_mut() = Bytes::from(vec![b' '; 5 * 1024 * 1024]);
     assert_eq!(answer(&a, &mallory.peer_id, request).await, (413, "M_TOO_LARGE".to_owned()));
@@ -221,16 +180,16 @@ async fn frames_that_are_not_to_be_had() {
     let garbage = verdict(&mut net, &b, &room_id, garbage).await;
     assert_eq!(garbage, Acceptance::Reject, "no frame");
 
-    let mallory = Mallory::new(a.hs.clock.now());
+    let mallory = Outsider::new(66, a.hs.clock.now());
     let (opened, _) = Frame::open(&signed, a.hs.clock.now()).unwrap();
     let stolen = Frame {
-        origin: mallory.keys.server_name().to_owned(),
+        origin: mallory.name().to_owned(),
         server_keys: vec![mallory.keys.json().to_owned()],
         ..opened
     };
     let stolen = stolen.sign(&mallory.verify_key).unwrap();
     let secret = Zeroizing::new([66; ROOM_KEY_BYTES]);
-    let key = RoomKey::new(mallory.keys.server_name().to_owned(), &room_id, secret, Vec::new());
+    let key = RoomKey::new(mallory.name().to_owned(), &room_id, secret, Vec::new());
     let stolen = key.seal(&room_id, [0; NONCE_BYTES], &stolen).unwrap();
     sealing::give(&b.hs, &room_id, key);
     let stolen = verdict(&mut net, &b, &room_id, stolen).await;
@@ -243,7 +202,7 @@ async fn a_stranger_cannot_fill_the_key_store() {
     let mut net = Net::new();
     let a = net.start(1);
     let now = a.hs.clock.now();
-    let mallory = Mallory::new(now);
+    let mallory = Outsider::new(66, now);
     let terms = || ServerKeysTerms {
         old_verify_keys: Vec::new(),
         peer_ids: vec![mallory.peer_id.clone()],
@@ -251,23 +210,23 @@ async fn a_stranger_cannot_fill_the_key_store() {
     };
     let made_up =
         ServerKeys::make(&IdentityKey::from_seed(&[70; 32]), &mallory.verify_key, terms());
-    let body = json!({ "origin": mallory.keys.server_name(), "origin_server_ts": now, "pdus": [],
+    let body = json!({ "origin": mallory.name(), "origin_server_ts": now, "pdus": [],
         "edus": [{ "edu_type": "m.typing", "content": {} }], "server_keys": [made_up.json()] });
     let uri = "/_matrix/federation/v1/send/1";
     let request = mallory.signed(("PUT", uri, &body.to_string()), a.name(), now);
     assert_eq!(answer(&a, &mallory.peer_id, request).await.0, 200);
-    let (own, other) = (mallory.keys.server_name().to_owned(), made_up.server_name().to_owned());
+    let (own, other) = (mallory.name().to_owned(), made_up.server_name().to_owned());
     let known = read(&a.hs, move |snap| {
         Ok((server_keys::find(snap, &own)?.is_some(), server_keys::find(snap, &other)?.is_some()))
     });
     assert_eq!(known.await, (true, false), "only those it proved to have");
 }
 
-impl Mallory {
+impl Outsider {
     /// An invite to a room of Mallory's own, in the words of `/invite`.
     fn invite(&self, who: &UserId, (version, nonce): (&RoomVersionId, u32)) -> (String, String) {
-        let server = self.keys.server_name();
-        let sender = UserId::parse(format!("@m:{server}")).unwrap();
+        let server = self.name();
+        let sender = self.user_id("m");
         let room_id = OwnedRoomId::try_from(format!("!trap:{server}")).unwrap();
         let rules = rules_of(version).unwrap();
         let signer = || Signer { server, key: &self.verify_key };
@@ -307,8 +266,8 @@ async fn invites_of_a_stranger_leave_little_behind() {
     let a = net.start(1);
     let alice = a.user("alice").await;
     let now = a.hs.clock.now();
-    let mallory = Mallory::new(now);
-    let room_id = OwnedRoomId::try_from(format!("!trap:{}", mallory.keys.server_name())).unwrap();
+    let mallory = Outsider::new(66, now);
+    let room_id = OwnedRoomId::try_from(format!("!trap:{}", mallory.name())).unwrap();
     let mut statuses = Vec::new();
     let mut kept = Vec::new();
     let versions = [RoomVersionId::V10, RoomVersionId::V10, RoomVersionId::V11];
@@ -336,7 +295,7 @@ async fn peers_reach_no_client_endpoint_whatever_they_bring() {
     let mut net = Net::new();
     let a = net.start(1);
     let alice = client::Client::register(&a, "alice", "A").await;
-    let mallory = Mallory::new(a.hs.clock.now());
+    let mallory = Outsider::new(66, a.hs.clock.now());
     let login = json!({ "type": "m.login.token", "token": "loginToken" }).to_string();
     let cases = [
         ("POST", "/_matrix/client/v3/login", login.as_str()),
@@ -369,8 +328,8 @@ async fn invites_of_whoever_is_blocked_or_ignored_leave_nothing() {
     let alice = client::Client::register(&a, "alice", "A").await;
     let user_id = UserId::parse(alice.user()).unwrap();
     let now = a.hs.clock.now();
-    let mallory = Mallory::new(now);
-    let server = mallory.keys.server_name().to_owned();
+    let mallory = Outsider::new(66, now);
+    let server = mallory.name().to_owned();
     let room_id = OwnedRoomId::try_from(format!("!trap:{server}")).unwrap();
     let data = |kind: &str| format!("v3/user/{}/account_data/{kind}", alice.user());
     let invited = async |n: u32| {
@@ -426,7 +385,7 @@ async fn a_stranger_that_asks_without_end_is_slowed_down_alone() {
     let a = net.start(1);
     let b = net.start(2);
     let now = a.hs.clock.now();
-    let mallory = Mallory::new(now);
+    let mallory = Outsider::new(66, now);
     let mut statuses = Vec::new();
     for n in 0..70 {
         let request = mallory.signed(("GET", PROFILE, ""), a.name(), later(now, n));

@@ -63,12 +63,7 @@ async fn three() -> Three {
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
-    net.until("carol is invited", || async {
-        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
-    })
-    .await;
-    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
     net.until("everybody knows of everybody", || async {
         let joined = Some(MembershipState::Join);
         membership(&b.hs, &room_id, &carol.user_id).await == joined

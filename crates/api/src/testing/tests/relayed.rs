@@ -4,13 +4,13 @@ use axum::{Json, Router, routing::post};
 use bytes::Bytes;
 use messagehub_homeserver::{federation, peers::RequestError, receipts};
 use messagehub_protocol::{
-    keys::{IdentityKey, VerifyKey},
-    server_keys::{ServerKeys, ServerKeysTerms},
+    keys::VerifyKey,
+    server_keys::ServerKeys,
     wire::{
         relayed::{
             AnswerKey, InnerRequest, RELAY_PATH, RELAYED_PATH, SealedAnswer, SealedRequest, Secrets,
         },
-        request::{self, RequestParts, SERVER_KEYS_HEADER},
+        request::SERVER_KEYS_HEADER,
     },
 };
 use messagehub_store::{receipts as receipt_rows, server_keys};
@@ -22,7 +22,10 @@ use ruma::{
 use serde_json::Value;
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::*;
+use super::{
+    outsider::{self, Outsider},
+    *,
+};
 use crate::testing::deliver;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -189,47 +192,17 @@ async fn an_answer_that_the_destination_did_not_give_is_none() {
     assert_eq!(counted(&chain.a)[0], before);
 }
 
-/// Somebody who is in no room of ours.
-struct Stranger {
-    verify_key: VerifyKey,
-    keys: ServerKeys,
-    peer_id: String,
-}
-
-impl Stranger {
-    fn new(now: MilliSecondsSinceUnixEpoch) -> Self {
-        let identity = IdentityKey::from_seed(&[66; 32]);
-        let verify_key = VerifyKey::from_seed(&[67; 32]);
-        let peer_id = format!("12D3KooW{}", "m".repeat(44));
-        let terms = ServerKeysTerms {
-            old_verify_keys: Vec::new(),
-            peer_ids: vec![peer_id.clone()],
-            issued_ts: now,
-        };
-        Self { keys: ServerKeys::make(&identity, &verify_key, terms), verify_key, peer_id }
-    }
-}
-
 type Signer<'a> = (&'a ServerKeys, &'a VerifyKey);
 
+/// A request of so many milliseconds after the start.
 fn signed(
-    (method, uri, body): (&str, &str, &[u8]),
-    (keys, key): Signer<'_>,
+    parts: (&str, &str, &[u8]),
+    from: Signer<'_>,
     to: &ServerName,
     at: u32,
 ) -> http::Request<Bytes> {
-    let now = MilliSecondsSinceUnixEpoch(
-        UInt::new(messagehub_homeserver::testing::START_MS).unwrap() + UInt::from(at),
-    );
-    let parts = RequestParts { method, uri, body };
-    let signature = request::sign(parts, keys.server_name(), to, now, key).unwrap();
-    http::Request::builder()
-        .method(method)
-        .uri(uri)
-        .header(http::header::AUTHORIZATION, signature.header_value())
-        .header(SERVER_KEYS_HEADER, request::server_keys_header(keys))
-        .body(Bytes::from(body.to_vec()))
-        .unwrap()
+    let start = UInt::new(messagehub_homeserver::testing::START_MS).unwrap();
+    outsider::signed(parts, from, to, MilliSecondsSinceUnixEpoch(start + UInt::from(at)))
 }
 
 /// A question to C, sealed.
@@ -288,7 +261,8 @@ async fn a_carrier_cannot_bring_a_request_twice() {
 #[tokio::test(start_paused = true)]
 async fn relaying_is_for_those_who_share_a_room_and_goes_one_hop() {
     let mut chain = Chain::new().await;
-    let stranger = Stranger::new(chain.a.hs.clock.now());
+    // Somebody who is in no room of ours.
+    let stranger = Outsider::new(66, chain.a.hs.clock.now());
     let as_stranger = (&stranger.keys, &stranger.verify_key);
     let by_stranger = (&*stranger.peer_id, as_stranger);
     let (sealed, _) = question(&chain, as_stranger, 0);

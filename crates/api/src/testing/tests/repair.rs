@@ -60,12 +60,7 @@ async fn a_long_absence_is_made_up_for_in_order_though_gossip_goes_on() {
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
-    net.until("carol is invited", || async {
-        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
-    })
-    .await;
-    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
     let seed = net.stop(b).await;
     let all: Vec<String> = (0..620).map(|n| n.to_string()).collect();
     for text in &all[..600] {
@@ -196,7 +191,7 @@ async fn events_after_nothing_cost_few_questions_and_hide_no_other_gap() {
     })
     .await;
     let made_up = after_nothing(&c, &carol.user_id, &room_id, 40).await;
-    net.drive(push((&c, &a), "made-up", &made_up)).await;
+    net.drive(push((&c, &a), "made-up", (&made_up, json!([])))).await;
     let hub = net.hub.clone();
     net.until("what there is to ask was asked", || async {
         hub.carried_between(a.name(), b.name()).iter().any(|path| path.contains("/state_ids/"))
@@ -238,12 +233,7 @@ async fn one_member_alone_does_not_say_what_the_past_was() {
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     let (carol, dave) = (c.user("carol").await, d.user("dave").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
-    net.until("carol is invited", || async {
-        membership(&c.hs, &room_id, &carol.user_id).await.is_some()
-    })
-    .await;
-    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
     for n in 0..150 {
         net.drive(say(&a.hs, &alice, &room_id, &n.to_string())).await;
     }

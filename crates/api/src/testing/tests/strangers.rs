@@ -9,24 +9,19 @@ use messagehub_homeserver::{
 };
 use messagehub_protocol::{
     build::{self, NewEvent, Place, Signer},
-    keys::{IdentityKey, VerifyKey},
     pdu::Pdu,
     rules::{DEFAULT_ROOM_VERSION, rules_of},
-    server_keys::{ServerKeys, ServerKeysTerms},
-    wire::request::{self, RequestParts, SERVER_KEYS_HEADER},
 };
 use messagehub_store::pending;
 use ruma::OwnedUserId;
 use tokio::sync::mpsc;
 
-use super::*;
+use super::{outsider::Outsider, *};
 use crate::testing::deliver;
 
 /// A node that says what suits it, and remembers what it was asked.
 struct Stranger {
-    verify_key: VerifyKey,
-    keys: ServerKeys,
-    peer_id: String,
+    outsider: Outsider,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -34,14 +29,7 @@ impl Stranger {
     /// Puts it on the network. It claims that there is nothing between what anybody has and its own
     /// events.
     fn new(net: &Net, now: ruma::MilliSecondsSinceUnixEpoch) -> Self {
-        let verify_key = VerifyKey::from_seed(&[81; 32]);
-        let peer_id = format!("12D3KooW{}", "t".repeat(44));
-        let terms = ServerKeysTerms {
-            old_verify_keys: Vec::new(),
-            peer_ids: vec![peer_id.clone()],
-            issued_ts: now,
-        };
-        let keys = ServerKeys::make(&IdentityKey::from_seed(&[80; 32]), &verify_key, terms);
+        let outsider = Outsider::new(80, now);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&asked);
         let router = Router::new().fallback(move |request: Request| {
@@ -55,12 +43,12 @@ impl Stranger {
             }
         });
         let (inbound, _unread) = mpsc::channel(INBOUND_CAPACITY);
-        net.hub.attach((keys.clone(), peer_id.clone()), router, inbound);
-        Self { verify_key, keys, peer_id, asked }
+        net.hub.attach((outsider.keys.clone(), outsider.peer_id.clone()), router, inbound);
+        Self { outsider, asked }
     }
 
     fn user_id(&self) -> OwnedUserId {
-        UserId::parse(format!("@t:{}", self.keys.server_name())).unwrap()
+        self.outsider.user_id("t")
     }
 
     /// An event in a room, after some others and resting on some.
@@ -79,27 +67,21 @@ impl Stranger {
             content: to_raw_value(content).unwrap(),
             redacts: None,
         };
-        let signer = Signer { server: self.keys.server_name(), key: &self.verify_key };
+        let Outsider { verify_key, keys, .. } = &self.outsider;
+        let signer = Signer { server: keys.server_name(), key: verify_key };
         let rules = rules_of(&DEFAULT_ROOM_VERSION).unwrap();
-        let at = self.keys.issued_ts();
+        let at = keys.issued_ts();
         build::event(new, place, at, signer, rules).unwrap().into_pdu()
     }
 
     /// Pushes an event to a node.
     async fn push(&self, to: &Node, pdu: &Pdu) -> u16 {
-        let body = json!({ "origin": self.keys.server_name(), "origin_server_ts": 0,
+        let body = json!({ "origin": self.outsider.name(), "origin_server_ts": 0,
             "pdus": [serde_json::from_str::<serde_json::Value>(pdu.json()).unwrap()] });
-        let (body, uri) = (body.to_string(), "/_matrix/federation/v1/send/1");
-        let parts = RequestParts { method: "PUT", uri, body: body.as_bytes() };
-        let now = to.hs.clock.now();
-        let signed =
-            request::sign(parts, self.keys.server_name(), to.name(), now, &self.verify_key);
-        let request = http::Request::put(uri)
-            .header(http::header::AUTHORIZATION, signed.unwrap().header_value())
-            .header(SERVER_KEYS_HEADER, request::server_keys_header(&self.keys))
-            .body(body.into())
-            .unwrap();
-        let answer = deliver(to.router.clone(), self.peer_id.clone(), request).await.unwrap();
+        let push = ("PUT", "/_matrix/federation/v1/send/1", body.to_string());
+        let request = self.outsider.signed(push, to.name(), to.hs.clock.now());
+        let peer_id = self.outsider.peer_id.clone();
+        let answer = deliver(to.router.clone(), peer_id, request).await.unwrap();
         answer.status().as_u16()
     }
 

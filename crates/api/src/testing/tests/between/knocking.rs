@@ -2,7 +2,10 @@
 
 use messagehub_homeserver::{
     remote_join::RemoteJoinError,
-    rooms::knock::{self, Knock, KnockError},
+    rooms::{
+        knock::{self, Knock},
+        ways::EntryError,
+    },
 };
 
 use super::*;
@@ -12,7 +15,7 @@ async fn knock(
     by: &Session,
     room_id: &OwnedRoomId,
     via: Vec<OwnedServerName>,
-) -> Result<OwnedRoomId, KnockError> {
+) -> Result<OwnedRoomId, EntryError> {
     let reason = Some("Let me in".to_owned());
     let knock = Knock { target: room_id.clone().into(), via, reason };
     knock::knock(&node.hs, &by.user_id, knock).await
@@ -131,13 +134,13 @@ async fn only_rooms_that_say_so_are_knocked_on() {
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     let room_id = room_with(&mut net, (&a, &alice), json!({ "join_rule": "invite" })).await;
     let refusal = net.drive(knock(&b, &bob, &room_id, vec![a.owned_name()])).await;
-    let forbidden = matches!(refusal, Err(KnockError::Remote(RemoteJoinError::Forbidden { .. })));
+    let forbidden = matches!(refusal, Err(EntryError::Remote(RemoteJoinError::Forbidden { .. })));
     assert!(forbidden, "{refusal:?}");
     let refusal = net.drive(knock(&b, &bob, &room_id, vec![c.owned_name()])).await;
-    let unknown = matches!(refusal, Err(KnockError::Remote(RemoteJoinError::UnknownRoom)));
+    let unknown = matches!(refusal, Err(EntryError::Remote(RemoteJoinError::UnknownRoom)));
     assert!(unknown, "{refusal:?}");
     let refusal = net.drive(knock(&b, &bob, &room_id, Vec::new())).await;
-    assert!(matches!(refusal, Err(KnockError::NoWay)), "{refusal:?}");
+    assert!(matches!(refusal, Err(EntryError::NoWay)), "{refusal:?}");
     assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, None);
 
     // The errors of the specification.

@@ -3,10 +3,7 @@
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use messagehub_homeserver::rooms::{
-    join::JoinError,
-    knock::{self, Knock},
-};
+use messagehub_homeserver::rooms::knock::{self, Knock};
 
 use super::*;
 use crate::ApiError;
@@ -32,16 +29,6 @@ async fn seen(error: impl Into<ApiError>) -> (u16, Value, Option<String>) {
     let header = parts.headers.get(http::header::RETRY_AFTER);
     let header = header.map(|seconds| seconds.to_str().unwrap().to_owned());
     (parts.status.as_u16(), serde_json::from_slice(&body).unwrap(), header)
-}
-
-async fn try_join(
-    node: &Node,
-    by: &Session,
-    room_id: &OwnedRoomId,
-    via: Vec<OwnedServerName>,
-) -> Result<OwnedRoomId, JoinError> {
-    let join = Join { target: room_id.clone().into(), via, reason: None };
-    join::join(&node.hs, &by.user_id, join).await
 }
 
 /// A room with this join rule and users of two nodes in it, and a third node.

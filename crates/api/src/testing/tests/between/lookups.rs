@@ -180,9 +180,7 @@ async fn an_event_is_found_by_its_time_here_and_with_others() {
     assert!(matches!(stranger, Err(ReadError::NotInRoom)), "{stranger:?}");
 
     // Who joins later has the newest part of the history, and asks for the rest.
-    net.drive(invite(&a.hs, &alice, &room_id, &bob.user_id)).await;
-    until_membership(&mut net, &b, &room_id, &bob.user_id, MembershipState::Invite).await;
-    net.drive(join(&b.hs, &bob, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&b, &bob), &room_id).await;
     let m20 = time_of(&a.hs, &room_id, "m20").await;
     let from = (at(m20), Direction::Forward);
     let found = by_time::nearest(&b.hs, &bob.user_id, room_id.clone(), from);

@@ -1,22 +1,10 @@
 //! Restricted rooms across nodes: who vouches for whom, and what the others say.
 
-use messagehub_homeserver::rooms::join::JoinError;
-
 use super::*;
 
 fn restricted(rooms: &[&RoomId]) -> Value {
     let allow = |room: &&RoomId| json!({ "type": "m.room_membership", "room_id": room });
     json!({ "join_rule": "restricted", "allow": rooms.iter().map(allow).collect::<Vec<_>>() })
-}
-
-async fn try_join(
-    node: &Node,
-    by: &Session,
-    room_id: &OwnedRoomId,
-    via: Vec<OwnedServerName>,
-) -> Result<OwnedRoomId, JoinError> {
-    let join = Join { target: room_id.clone().into(), via, reason: None };
-    join::join(&node.hs, &by.user_id, join).await
 }
 
 fn make_join(room_id: &RoomId, user_id: &UserId) -> String {
@@ -57,9 +45,7 @@ async fn a_member_of_the_other_room_comes_in_with_two_signatures() {
     // A third node believes it as well.
     let c = net.start(3);
     let carol = c.user("carol").await;
-    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
-    until_membership(&mut net, &c, &room_id, &carol.user_id, MembershipState::Invite).await;
-    net.drive(join(&c.hs, &carol, &room_id, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
     net.until("all agree", || async {
         shape(&a.hs, &room_id).await == shape(&c.hs, &room_id).await
             && shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
@@ -107,9 +93,7 @@ async fn who_lacks_the_power_sends_on_to_who_has_it() {
     let (a, b, c) = (net.start(1), net.start(2), net.start(3));
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let club = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    net.drive(invite(&a.hs, &alice, &club, &carol.user_id)).await;
-    until_membership(&mut net, &c, &club, &carol.user_id, MembershipState::Invite).await;
-    net.drive(join(&c.hs, &carol, &club, Vec::new())).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &club).await;
     until_membership(&mut net, &b, &club, &carol.user_id, MembershipState::Join).await;
 
     let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
