@@ -134,8 +134,9 @@ where
         Err(body)
     };
     let signed = body.as_ref().ok().cloned().unwrap_or_default();
-    let caller =
-        R::Authentication::identify(&hs, &http::Request::from_parts(parts.clone(), signed)).await?;
+    let request = http::Request::from_parts(parts, signed);
+    let caller = R::Authentication::identify(&hs, &request).await?;
+    let (parts, _) = request.into_parts();
     let body = match body {
         Ok(read) => read,
         Err(unread) => read_body(unread, limit).await?,

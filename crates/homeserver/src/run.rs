@@ -14,7 +14,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use messagehub_store::{
     StoreError, device_lists, memberships, outbox as outbox_rows, peer_book, peer_records::Kept,
-    pending, txn_ids,
+    pending,
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use tokio::{
@@ -23,9 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    Homeserver,
-    clock::timestamp,
-    encryption,
+    Homeserver, encryption,
     federation::{keys, route},
     gap, heads, history, ingest, outbox,
     peers::{Acceptance, Inbound},
@@ -49,17 +47,8 @@ const MAX_FRAMES: usize = 128;
 /// joined scrolls through.
 const EAGER_BATCHES: usize = 5;
 
-/// How long a repeated request gets the event of the first: Synapse keeps a day, and a client that
-/// was off for longer asks what happened before it sends again.
-const TXN_IDS_KEPT_MS: u64 = 24 * HOUR_MS;
-
-const HOUR_MS: u64 = 60 * 60 * 1_000;
-
 /// Device lists looked at for fetching at one time; the next look finds those that are left.
 const MAX_STALE: usize = 1_024;
-
-/// Transaction ids forgotten in an hour: more than people make, and a short transaction.
-const MAX_FORGOTTEN: usize = 50_000;
 
 /// Runs until the transport is gone: until `inbound` closes. Dropping the future stops everything
 /// it was doing; nothing that was committed is lost.
@@ -176,7 +165,6 @@ async fn try_lonely(hs: &Homeserver, agenda: &mut Agenda) {
 /// Once a minute: whatever signs of life did not bring about.
 async fn tick(hs: &Homeserver, agenda: &mut Agenda) {
     renew_keys(hs).await;
-    forget_txn_ids(hs).await;
     warn_of(keys::forget_strangers(hs).await);
     hs.peers.room_keys().sweep(hs.clock.now_ms());
     agenda.add(agenda.lost_joins());
@@ -281,17 +269,6 @@ async fn look_for_gaps(hs: &Homeserver, agenda: &mut Agenda) {
         Ok(rooms) => rooms.into_iter().for_each(|room_id| agenda.add(Job::Gap(room_id))),
         Err(error) => tracing::error!(%error, "the parked events could not be read"),
     }
-}
-
-/// Once an hour, since it reads the whole table: forgets transaction ids that no client repeats any
-/// more.
-async fn forget_txn_ids(hs: &Homeserver) {
-    if Duration::from_millis(hs.clock.now_ms() % HOUR_MS) >= HEADS_INTERVAL {
-        return;
-    }
-    let before = timestamp(hs.clock.now_ms().saturating_sub(TXN_IDS_KEPT_MS));
-    let forgotten = hs.store.write(move |txn| txn_ids::remove_before(txn, before, MAX_FORGOTTEN));
-    warn_of(forgotten.await.map(drop));
 }
 
 async fn renew_keys(hs: &Homeserver) {

@@ -224,12 +224,12 @@ where
                 scope: &request.scope,
                 txn_id: &request.txn_id,
             };
-            if let Some(done) = txn_ids::find(txn, key)? {
+            if let Some(done) = txn_ids::find(txn, key, emitter.now)? {
                 return Ok((done, None));
             }
             let mut room = find_room(txn, room_id)?;
             let appended = send(&emitter, txn, &mut room, &request.session.user_id)?;
-            txn_ids::insert(txn, key, appended.nid, emitter.now)?;
+            txn_ids::set(txn, key, appended.nid)?;
             let event_id = appended.pdu.event_id().to_owned();
             let news = News::of(txn, room, &[appended], emitter.identity.server_name())?;
             Ok::<_, SendError>((event_id, Some(news)))

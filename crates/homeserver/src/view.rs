@@ -157,11 +157,11 @@ pub fn for_sending(
     let mut judging = Vec::with_capacity(keys.len());
     for key in &keys {
         let Some(nid) = room_state::get(txn, state_before, &key.0, &key.1)? else { continue };
-        let event = events::get(txn, nid)?;
+        let pdu = events::pdu(txn, nid)?;
         if types.contains(key) {
-            judging.push((Arc::clone(&event.pdu), event.standing));
+            judging.push((Arc::clone(&pdu), events::standing(txn, nid)?));
         }
-        state.insert(key.clone(), event.pdu);
+        state.insert(key.clone(), pdu);
     }
     let mut current_state = match room.state == state_before {
         true => state.clone(),

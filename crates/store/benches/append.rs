@@ -88,13 +88,13 @@ async fn send_all(
                     scope: room_id.as_str(),
                     txn_id: <&TransactionId>::from(txn_id.as_str()),
                 };
-                if txn_ids::find(txn, key)?.is_some() {
+                if txn_ids::find(txn, key, at(1))?.is_some() {
                     return Err(StoreError::Closed);
                 }
                 let mut room = rooms::find(txn, &room_id)?.ok_or(StoreError::Closed)?;
                 std::hint::black_box(gather(txn, &room, &message(&user, BODY))?);
                 let appended = events::apply(txn, &mut room, &judged)?;
-                txn_ids::insert(txn, key, appended.nid, at(1))
+                txn_ids::set(txn, key, appended.nid)
             })
             .await
             .unwrap();

@@ -3,7 +3,7 @@
 use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, UserId};
 use rusqlite::{OptionalExtension, params};
 
-use crate::{Snapshot, StoreError, Txn, convert, shared::Named, tokens};
+use crate::{Snapshot, StoreError, Txn, convert, shared::Learned, tokens};
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub fn set_seen(
             "UPDATE devices SET last_seen_ts = ?3 WHERE user_id = ?1 AND device_id = ?2",
         )?
         .execute(params![user_id.as_str(), device_id.as_str(), convert::millis(now)])?;
-    txn.learn(Named::Device(user_id.to_owned(), device_id.to_owned()));
+    txn.learn(Learned::Device(user_id.to_owned(), device_id.to_owned()));
     Ok(())
 }
 

@@ -188,6 +188,26 @@ pub fn pdu(snap: &Snapshot<'_>, nid: EventNid) -> Result<Arc<Pdu>, StoreError> {
     Ok(pdu)
 }
 
+/// How an event was judged. Mostly from memory.
+///
+/// # Errors
+/// Fails when the database does, or has no such row.
+pub fn standing(snap: &Snapshot<'_>, nid: EventNid) -> Result<Standing, StoreError> {
+    if let Some(standing) = snap.shared.standings.get(&nid) {
+        return Ok(standing);
+    }
+    let mut select = snap.conn().prepare_cached(
+        "SELECT standing, pos IS NOT NULL OR state_before IS NOT NULL FROM events WHERE nid = ?1",
+    )?;
+    let found = select.query_row([nid], |row| Ok((row::standing(row, 0)?, row.get(1)?)));
+    let (standing, is_placed) = found.optional()?.ok_or_else(|| missing(nid))?;
+    // An event without a place may get one, and then it is judged again.
+    if is_placed {
+        snap.shared.standings.insert(nid, standing, 1);
+    }
+    Ok(standing)
+}
+
 /// The id of an event.
 ///
 /// # Errors
@@ -225,24 +245,6 @@ pub fn page(
     let mut select = snap.conn().prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = select.query_map(params![room, after, until, limit], Row::read)?;
-    rows.map(|row| row?.with_pdu(snap)).collect()
-}
-
-/// At most `limit` events of all timelines with `after < pos <= until`, the oldest first.
-///
-/// # Errors
-/// Fails when the database does.
-pub fn since(
-    snap: &Snapshot<'_>,
-    (after, until): (StreamPos, StreamPos),
-    limit: usize,
-) -> Result<Vec<StoredEvent>, StoreError> {
-    let mut select = snap.conn().prepare_cached(
-        "SELECT nid, room, standing, pos, state_before, state_after, redacted_by FROM events
-         WHERE pos > ?1 AND pos <= ?2 ORDER BY pos LIMIT ?3",
-    )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = select.query_map(params![after, until, limit], Row::read)?;
     rows.map(|row| row?.with_pdu(snap)).collect()
 }
 

@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0010_outbox.sql"),
     include_str!("../migrations/0011_users.sql"),
     include_str!("../migrations/0012_media.sql"),
+    include_str!("../migrations/0013_fewer_pages.sql"),
 ];
 
 /// The newest schema this program knows.

@@ -3,7 +3,7 @@
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use rusqlite::{OptionalExtension, params};
 
-use crate::{ServerNid, Snapshot, StoreError, Txn, UserNid, shared::Named, txn::Table};
+use crate::{ServerNid, Snapshot, StoreError, Txn, UserNid, shared::Learned, txn::Table};
 
 /// The integer of a user id, if any row mentions it.
 ///
@@ -16,7 +16,7 @@ pub fn find_user(snap: &Snapshot<'_>, user: &UserId) -> Result<Option<UserNid>, 
     let mut select = snap.conn().prepare_cached("SELECT nid FROM user_names WHERE user_id = ?1")?;
     let found = select.query_row([user.as_str()], |row| row.get(0)).optional()?;
     if let Some(nid) = found {
-        snap.learn(Named::User(user.to_owned(), nid));
+        snap.learn(Learned::User(user.to_owned(), nid));
     }
     Ok(found)
 }
@@ -35,7 +35,7 @@ pub fn intern_user(txn: &mut Txn<'_>, user: &UserId) -> Result<UserNid, StoreErr
         .conn()
         .prepare_cached("INSERT INTO user_names (nid, user_id, server) VALUES (?1, ?2, ?3)")?;
     insert.execute(params![nid, user.as_str(), server])?;
-    txn.learn(Named::User(user.to_owned(), nid));
+    txn.learn(Learned::User(user.to_owned(), nid));
     Ok(nid)
 }
 
@@ -70,7 +70,7 @@ pub fn find_server(
     let mut select = snap.conn().prepare_cached("SELECT nid FROM server_names WHERE name = ?1")?;
     let found = select.query_row([server.as_str()], |row| row.get(0)).optional()?;
     if let Some(nid) = found {
-        snap.learn(Named::Server(server.to_owned(), nid));
+        snap.learn(Learned::Server(server.to_owned(), nid));
     }
     Ok(found)
 }
@@ -87,7 +87,7 @@ pub fn intern_server(txn: &mut Txn<'_>, server: &ServerName) -> Result<ServerNid
     let mut insert =
         txn.conn().prepare_cached("INSERT INTO server_names (nid, name) VALUES (?1, ?2)")?;
     insert.execute(params![nid, server.as_str()])?;
-    txn.learn(Named::Server(server.to_owned(), nid));
+    txn.learn(Learned::Server(server.to_owned(), nid));
     Ok(nid)
 }
 

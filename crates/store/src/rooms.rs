@@ -65,7 +65,8 @@ pub fn of_version(
         ] {
             txn.conn().prepare_cached(sql)?.execute([known.nid])?;
         }
-        txn.note_removed_events();
+        // The newest may have been among them.
+        txn.note_newest(None);
     }
     insert(txn, room_id, version)
 }

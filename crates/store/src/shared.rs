@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use messagehub_protocol::{pdu::Pdu, server_keys::ServerKeys};
+use messagehub_protocol::{pdu::Pdu, receive::Standing, server_keys::ServerKeys};
 use ruma::{
     OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId,
     events::StateEventType,
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     cache::Cache,
+    changes::RecentChanges,
     ids::{EventNid, KeyNid, RoomNid, ServerNid, StreamPos, UserNid},
     presence::Activity,
     room_state::Pack,
@@ -31,6 +32,8 @@ const MAX_ROOMS: usize = 8_192;
 const MAX_NODE_BYTES: usize = 8 * 1024 * 1024;
 /// Parsed events, in bytes: some thousands of ordinary size.
 const MAX_PDU_BYTES: usize = 16 * 1024 * 1024;
+/// How events were judged, about 16 bytes each: those that the states of some rooms are made of.
+const MAX_STANDINGS: usize = 16_384;
 /// Verified `server_keys`, in bytes of JSON: some thousands, at about 1 KB each.
 const MAX_SERVER_KEYS_BYTES: usize = 4 * 1024 * 1024;
 
@@ -44,10 +47,12 @@ pub(crate) type StateKeyName = Arc<(StateEventType, String)>;
 /// roll-back nor an older snapshot can see a wrong value.
 pub(crate) struct Shared {
     pub(crate) position: watch::Sender<StreamPos>,
+    pub(crate) recent: RecentChanges,
     pub(crate) writes: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) nodes: Cache<i64, Arc<Pack>>,
     pub(crate) pdus: Cache<EventNid, Arc<Pdu>>,
+    pub(crate) standings: Cache<EventNid, Standing>,
     pub(crate) server_keys: Cache<OwnedServerName, ServerKeys>,
     pub(crate) unread: UnreadCache,
     pub(crate) owners: Owners,
@@ -61,23 +66,26 @@ pub(crate) struct Shared {
     pub(crate) server_nids: Cache<OwnedServerName, ServerNid>,
 }
 
-/// A name that was found or made to be an integer, or a device whose rows have changed.
-/// Other threads may know it only when the row is committed.
-pub(crate) enum Named {
+/// A name that was found or made to be an integer, a device whose rows have changed, or a room that
+/// got an event. Other threads may know it only when the row is committed.
+pub(crate) enum Learned {
     Key(StateKeyName, KeyNid),
     User(OwnedUserId, UserNid),
     Server(OwnedServerName, ServerNid),
     Device(OwnedUserId, OwnedDeviceId),
+    Event(RoomNid, StreamPos),
 }
 
 impl Shared {
     pub(crate) fn new(position: StreamPos) -> Self {
         Self {
             position: watch::Sender::new(position),
+            recent: RecentChanges::after(position),
             writes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             nodes: Cache::new(MAX_NODE_BYTES),
             pdus: Cache::new(MAX_PDU_BYTES),
+            standings: Cache::new(MAX_STANDINGS),
             server_keys: Cache::new(MAX_SERVER_KEYS_BYTES),
             unread: UnreadCache::default(),
             owners: Owners::default(),
@@ -92,13 +100,14 @@ impl Shared {
         }
     }
 
-    /// Lets every thread know a name whose row is committed.
-    pub(crate) fn learn(&self, named: Named) {
-        match named {
-            Named::Key(name, nid) => self.key_nids.insert(name, nid, 1),
-            Named::User(name, nid) => self.user_nids.insert(name, nid, 1),
-            Named::Server(name, nid) => self.server_nids.insert(name, nid, 1),
-            Named::Device(user_id, device_id) => self.owners.forget(&user_id, &device_id),
+    /// Lets every thread know what is committed.
+    pub(crate) fn learn(&self, learned: Learned) {
+        match learned {
+            Learned::Key(name, nid) => self.key_nids.insert(name, nid, 1),
+            Learned::User(name, nid) => self.user_nids.insert(name, nid, 1),
+            Learned::Server(name, nid) => self.server_nids.insert(name, nid, 1),
+            Learned::Device(user_id, device_id) => self.owners.forget(&user_id, &device_id),
+            Learned::Event(room, pos) => self.recent.note(room, pos),
         }
     }
 

@@ -8,7 +8,7 @@ mod owners;
 use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId, UserId};
 use rusqlite::{OptionalExtension, params};
 
-use crate::{Snapshot, Store, StoreError, Txn, convert, shared::Named};
+use crate::{Snapshot, Store, StoreError, Txn, convert, shared::Learned};
 
 pub(crate) use owners::Owners;
 
@@ -133,7 +133,7 @@ pub fn revoke_device(
     txn.conn()
         .prepare_cached("DELETE FROM access_tokens WHERE user_id = ?1 AND device_id = ?2")?
         .execute([user_id.as_str(), device_id.as_str()])?;
-    txn.learn(Named::Device(user_id.to_owned(), device_id.to_owned()));
+    txn.learn(Learned::Device(user_id.to_owned(), device_id.to_owned()));
     Ok(())
 }
 

@@ -7,24 +7,23 @@ use rusqlite::Connection;
 use crate::{
     StoreError,
     ids::{EventNid, StreamPos},
-    shared::{Named, Shared},
+    shared::{Learned, Shared},
     unread::UnreadCache,
 };
 
-/// The last position given out: what events carry needs no other row.
-const LAST_POSITION: &str = "SELECT max(last,
-     (SELECT coalesce(max(pos), 0) FROM events WHERE pos IS NOT NULL)) FROM positions";
+/// The last position given out: where the newest event carries it, no other row says so.
+pub(crate) const LAST_POSITION: &str = "SELECT max(last,
+     coalesce((SELECT pos FROM events ORDER BY nid DESC LIMIT 1), 0)) FROM positions";
 
-/// The lowest position given out, likewise.
-const FIRST_POSITION: &str = "SELECT min(first,
-     (SELECT coalesce(min(pos), 0) FROM events WHERE pos IS NOT NULL)) FROM positions";
+/// The lowest position given out.
+pub(crate) const FIRST_POSITION: &str = "SELECT first FROM positions";
 
 /// The database as it was at one moment.
 pub struct Snapshot<'a> {
     conn: &'a Connection,
     pub(crate) shared: &'a Shared,
     /// On the writer: names to publish when the group is committed.
-    unpublished: Option<&'a RefCell<Vec<Named>>>,
+    unpublished: Option<&'a RefCell<Vec<Learned>>>,
 }
 
 impl<'a> Snapshot<'a> {
@@ -54,10 +53,10 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Remembers a name for all threads: at once when it is committed, else after the commit.
-    pub(crate) fn learn(&self, named: Named) {
+    pub(crate) fn learn(&self, learned: Learned) {
         match self.unpublished {
-            Some(unpublished) => unpublished.borrow_mut().push(named),
-            None => self.shared.learn(named),
+            Some(unpublished) => unpublished.borrow_mut().push(learned),
+            None => self.shared.learn(learned),
         }
     }
 }
@@ -72,7 +71,7 @@ impl<'a> Txn<'a> {
     pub(crate) fn new(
         conn: &'a Connection,
         shared: &'a Shared,
-        unpublished: &'a RefCell<Vec<Named>>,
+        unpublished: &'a RefCell<Vec<Learned>>,
         counters: &'a mut Counters,
     ) -> Self {
         Self { snapshot: Snapshot { conn, shared, unpublished: Some(unpublished) }, counters }
@@ -91,16 +90,9 @@ impl<'a> Txn<'a> {
         StreamPos(self.counters.given.first)
     }
 
-    /// Says that the row of an event carries this position.
-    pub(crate) fn note_carried(&mut self, pos: StreamPos) {
-        let recorded = &mut self.counters.recorded;
-        recorded.last = recorded.last.max(pos.0);
-        recorded.first = recorded.first.min(pos.0);
-    }
-
-    /// Says that events went, so that none may be relied on to carry a position.
-    pub(crate) fn note_removed_events(&mut self) {
-        self.counters.recorded = Positions::default();
+    /// Says which position the newest event carries.
+    pub(crate) fn note_newest(&mut self, pos: Option<StreamPos>) {
+        self.counters.recorded.last = pos.map_or(0, |pos| pos.0.max(0));
     }
 
     /// The last position given out, in this transaction or before it.

@@ -7,8 +7,13 @@ use ruma::{
     DeviceId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedTransactionId, TransactionId, UserId,
 };
 use rusqlite::{OptionalExtension, params};
+use sha2::{Digest, Sha256};
 
-use crate::{EventNid, Snapshot, StoreError, Txn, convert::millis, events, names};
+use crate::{EventNid, Snapshot, StoreError, Txn, convert::millis, events};
+
+/// How long a repeated request gets the event of the first: Synapse keeps a day, and a client that
+/// was off for longer asks what happened before it sends again.
+const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Which request it was.
 #[derive(Clone, Copy, Debug)]
@@ -23,40 +28,50 @@ pub struct TxnKey<'a> {
     pub txn_id: &'a TransactionId,
 }
 
-/// The event of an earlier request.
+impl TxnKey<'_> {
+    /// A number to find a request by: the first 8 bytes of a SHA-256.
+    fn number(&self) -> i64 {
+        let mut hash = Sha256::new();
+        let parts =
+            [self.user_id.as_str(), self.device_id.as_str(), self.scope, self.txn_id.as_str()];
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.finalize()[..8]);
+        i64::from_be_bytes(first)
+    }
+}
+
+/// The event of an earlier request of this day.
 ///
 /// # Errors
 /// Fails when the database does.
-pub fn find(snap: &Snapshot<'_>, key: TxnKey<'_>) -> Result<Option<OwnedEventId>, StoreError> {
-    let Some(user) = names::find_user(snap, key.user_id)? else { return Ok(None) };
-    let mut select = snap.conn().prepare_cached(
-        "SELECT event FROM txn_ids WHERE user = ?1 AND device = ?2 AND txn_id = ?3 AND scope = ?4",
-    )?;
-    let values = params![user, key.device_id.as_str(), key.txn_id.as_str(), key.scope];
-    let event: Option<EventNid> = select.query_row(values, |row| row.get(0)).optional()?;
-    event.map(|event| events::id(snap, event)).transpose()
+pub fn find(
+    snap: &Snapshot<'_>,
+    key: TxnKey<'_>,
+    now: MilliSecondsSinceUnixEpoch,
+) -> Result<Option<OwnedEventId>, StoreError> {
+    let mut select = snap
+        .conn()
+        .prepare_cached("SELECT nid FROM events WHERE request = ?1 ORDER BY nid DESC LIMIT 1")?;
+    let event: Option<EventNid> = select.query_row([key.number()], |row| row.get(0)).optional()?;
+    let Some(event) = event else { return Ok(None) };
+    let pdu = events::pdu(snap, event)?;
+    let is_late = millis(now) - millis(pdu.origin_server_ts()) > KEPT_MS;
+    let is_it = pdu.sender() == key.user_id && !is_late;
+    Ok(is_it.then(|| pdu.event_id().to_owned()))
 }
 
 /// Remembers the event of a request, in the transaction that adds the event.
 ///
 /// # Errors
-/// Fails when the database does, or when the request is remembered already.
-pub fn insert(
-    txn: &mut Txn<'_>,
-    key: TxnKey<'_>,
-    event: EventNid,
-    now: MilliSecondsSinceUnixEpoch,
-) -> Result<(), StoreError> {
-    let user = names::intern_user(txn, key.user_id)?;
-    let mut insert = txn.conn().prepare_cached(
-        "INSERT INTO txn_ids (user, device, scope, txn_id, event, created_ts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?;
-    let (device, txn_id) = (key.device_id.as_str(), key.txn_id.as_str());
-    insert.execute(params![user, device, key.scope, txn_id, event, millis(now)])?;
+/// Fails when the database does.
+pub fn set(txn: &mut Txn<'_>, key: TxnKey<'_>, event: EventNid) -> Result<(), StoreError> {
     txn.conn()
-        .prepare_cached("UPDATE events SET device = ?2, txn_id = ?3 WHERE nid = ?1")?
-        .execute((event, device, txn_id))?;
+        .prepare_cached("UPDATE events SET request = ?2, device = ?3, txn_id = ?4 WHERE nid = ?1")?
+        .execute(params![event, key.number(), key.device_id.as_str(), key.txn_id.as_str()])?;
     Ok(())
 }
 
@@ -80,21 +95,4 @@ pub fn of_event(
         _ => None,
     };
     Ok(found.map(OwnedTransactionId::from))
-}
-
-/// Forgets at most `limit` requests made before a time, so that a later one of the same
-/// name counts as new. Says how many there were. Events keep their transaction ids.
-///
-/// # Errors
-/// Fails when the database does.
-pub fn remove_before(
-    txn: &mut Txn<'_>,
-    before: MilliSecondsSinceUnixEpoch,
-    limit: usize,
-) -> Result<usize, StoreError> {
-    let mut delete = txn.conn().prepare_cached(
-        "DELETE FROM txn_ids WHERE (user, device, txn_id, scope) IN (
-             SELECT user, device, txn_id, scope FROM txn_ids WHERE created_ts < ?1 LIMIT ?2)",
-    )?;
-    Ok(delete.execute((millis(before), i64::try_from(limit).unwrap_or(i64::MAX)))?)
 }

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     StoreError, Txn,
     ids::StreamPos,
-    shared::{Named, Shared},
+    shared::{Learned, Shared},
     txn::{Counters, Positions},
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct WriteSession {
     conn: Connection,
     shared: Arc<Shared>,
     counters: Counters,
-    unpublished: RefCell<Vec<Named>>,
+    unpublished: RefCell<Vec<Learned>>,
     committed: Positions,
     group: Group,
 }
@@ -220,8 +220,8 @@ impl WriteSession {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 self.committed = self.counters.given;
-                for named in self.unpublished.borrow_mut().drain(..) {
-                    self.shared.learn(named);
+                for learned in self.unpublished.borrow_mut().drain(..) {
+                    self.shared.learn(learned);
                 }
                 self.publish_position();
                 Ok(())
@@ -258,6 +258,7 @@ impl WriteSession {
 
     fn publish_position(&self) {
         let position = StreamPos(self.committed.last);
+        self.shared.recent.complete(position);
         self.shared.position.send_if_modified(|published| {
             let moved = *published != position;
             *published = position;

@@ -26,10 +26,6 @@ use crate::visibility::membership_in;
 /// Messages for a device in one answer; the specification recommends 100.
 const MAX_MESSAGES: usize = 100;
 
-/// Positions that are looked at one by one; a client that was away for longer has its rooms looked
-/// at instead.
-const MAX_SCANNED_POSITIONS: i64 = 1000;
-
 /// Adds all of it to an answer, and says whether any of it is news. `since` is none for the first
 /// answer of a client.
 pub(super) fn add(
@@ -162,10 +158,9 @@ fn rooms_changed(
     let until = snap.position()?;
     let moved = memberships::list_of_user_since(snap, user_id, since)?;
     let mut found: BTreeSet<RoomNid> = moved.into_iter().map(|member| member.room).collect();
-    if until.0.saturating_sub(since.0) <= MAX_SCANNED_POSITIONS {
-        found.extend(changes::list_rooms(snap, since, until)?);
-    } else {
-        found.extend(memberships::rooms_of(snap, user_id, &MembershipState::Join)?);
+    match changes::list_rooms(snap, since, until)? {
+        Some(rooms) => found.extend(rooms),
+        None => found.extend(memberships::rooms_of(snap, user_id, &MembershipState::Join)?),
     }
     Ok(found)
 }

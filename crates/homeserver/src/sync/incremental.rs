@@ -25,10 +25,6 @@ use crate::visibility;
 
 use super::{Context, filter, room, token};
 
-/// Positions that are looked at one by one; a client that was away for longer has its rooms
-/// looked at instead.
-const MAX_SCANNED_POSITIONS: i64 = 1000;
-
 /// What came after `since`, and whether that is anything. Up to `checked` it was nothing.
 pub(super) fn answer(
     cx: &Context<'_>,
@@ -68,9 +64,10 @@ fn rooms_to_look_at(
     for room_id in data.iter().filter_map(|datum| datum.room_id.as_deref()) {
         found.extend(rooms::find(cx.snap, room_id)?.map(|room| room.nid));
     }
-    let few = cx.until.0.saturating_sub(checked.0) <= MAX_SCANNED_POSITIONS;
-    if few && !cx.wanted.full_state {
-        found.extend(changes::list_rooms(cx.snap, checked, cx.until)?);
+    if !cx.wanted.full_state
+        && let Some(rooms) = changes::list_rooms(cx.snap, checked, cx.until)?
+    {
+        found.extend(rooms);
         return Ok(found);
     }
     for nid in memberships::rooms_of(cx.snap, &cx.wanted.user_id, &MembershipState::Join)? {

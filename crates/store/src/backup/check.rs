@@ -63,7 +63,11 @@ const MUST_BE_ZERO: &[(&str, &str)] = &[
              (SELECT 1 FROM state_nodes n WHERE n.nid = root >> 5)",
         "former room states that are lost",
     ),
-    ("SELECT count(*) FROM events WHERE pos = 0", "events at a position never given out"),
+    (
+        "SELECT count(*) FROM events, positions WHERE pos = 0 OR pos < first OR pos > max(last,
+             coalesce((SELECT pos FROM events ORDER BY nid DESC LIMIT 1), 0))",
+        "events at a position never given out",
+    ),
     (
         "SELECT count(*) FROM (SELECT pos FROM events WHERE pos IS NOT NULL
              GROUP BY pos HAVING count(*) > 1)",

@@ -9,6 +9,7 @@ use rusqlite::{
 use super::{Placement, StoredEvent, pdu, remember};
 use crate::{
     EventNid, Room, RoomNid, Snapshot, StateNid, StoreError, StreamPos, Txn, media_references,
+    shared::Learned,
 };
 
 /// A row as it is read, in the order in which every `SELECT` names its columns.
@@ -70,9 +71,14 @@ pub(super) fn place(
         placement.map(|placement| placement.state_after),
         pdu.json(),
     ])?;
-    let nid = if inserted == 0 { place_known(txn, judged, (pos, placement))? } else { new };
+    let nid = if inserted == 0 {
+        place_known(txn, judged, (pos, placement))?
+    } else {
+        txn.note_newest(pos);
+        new
+    };
     if let Some(pos) = pos {
-        txn.note_carried(pos);
+        txn.learn(Learned::Event(room.nid, pos));
     }
     if judged.standing() != Standing::Rejected {
         media_references::note(txn, room.nid, (pdu.sender().server_name(), pdu.content().get()))?;
@@ -106,6 +112,11 @@ fn place_known(
         .query_row(values, |row| row.get(0))
         .optional()?
         .ok_or_else(|| StoreError::Misuse(format!("{event_id} is placed already")))
+}
+
+/// Reads a column that holds a [`Standing`].
+pub(super) fn standing(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Standing> {
+    row.get::<_, Column>(column).map(|Column(standing)| standing)
 }
 
 /// `Standing` as a column.

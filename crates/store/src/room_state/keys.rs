@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::{
     KeyNid, Snapshot, StoreError, Txn,
-    shared::{Named, StateKeyName},
+    shared::{Learned, StateKeyName},
     txn::Table,
 };
 
@@ -61,7 +61,7 @@ pub(super) fn intern(
         .prepare_cached("INSERT INTO state_keys (nid, kind, state_key) VALUES (?1, ?2, ?3)")?;
     insert.execute(params![row, kind.to_string(), state_key])?;
     let key = with_class(row, kind);
-    txn.learn(Named::Key(name, key));
+    txn.learn(Learned::Key(name, key));
     Ok(key)
 }
 
@@ -93,7 +93,7 @@ fn lookup(snap: &Snapshot<'_>, name: &StateKeyName) -> Result<Option<KeyNid>, St
         select.query_row(params![kind.to_string(), state_key], |row| row.get(0)).optional()?;
     let key = row.map(|row| with_class(row, kind));
     if let Some(key) = key {
-        snap.learn(Named::Key(Arc::clone(name), key));
+        snap.learn(Learned::Key(Arc::clone(name), key));
     }
     Ok(key)
 }

@@ -65,6 +65,8 @@ async fn every_kind_of_damage_is_found() {
         ("INSERT INTO forward_extremities VALUES (99, 1)", "in another room"),
         ("UPDATE events SET pos = 1 WHERE nid = 5", "twice"),
         ("UPDATE events SET pos = 0 WHERE nid = 5", "never given out"),
+        ("UPDATE events SET pos = 999 WHERE nid = 5", "never given out"),
+        ("UPDATE events SET pos = -999 WHERE nid = 5", "never given out"),
         ("UPDATE memberships SET event = 1000", "memberships"),
         ("UPDATE rooms SET state = 0", "not the last one"),
         ("UPDATE events SET json = replace(json, '\"7\"', '\"8\"')", "bytes have changed"),

@@ -10,7 +10,7 @@ use messagehub_store::{
     server_keys,
     txn_ids::{self, TxnKey},
 };
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, TransactionId};
+use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId, TransactionId, UInt};
 
 use crate::support::{Server, at, message};
 
@@ -110,24 +110,24 @@ fn a_request_is_known_by_user_device_scope_and_id() {
             scope: "/send",
             txn_id: <&TransactionId>::from("t1"),
         };
-        txn_ids::insert(txn, key, sent, at(5))?;
-        assert_eq!(txn_ids::find(txn, key)?, Some(events::id(txn, sent)?));
+        txn_ids::set(txn, key, sent)?;
+        let sent_ts = events::pdu(txn, sent)?.origin_server_ts().get();
+        let after =
+            |hours: u32| MilliSecondsSinceUnixEpoch(sent_ts + UInt::from(hours * 3_600_000));
+        assert_eq!(txn_ids::find(txn, key, after(24))?, Some(events::id(txn, sent)?));
+        assert_eq!(txn_ids::find(txn, key, after(25))?, None);
         for other in [
             TxnKey { user_id: &bob, ..key },
             TxnKey { device_id: &laptop, ..key },
             TxnKey { scope: "/redact", ..key },
             TxnKey { txn_id: <&TransactionId>::from("t2"), ..key },
         ] {
-            assert_eq!(txn_ids::find(txn, other)?, None, "{other:?}");
+            assert_eq!(txn_ids::find(txn, other, after(0))?, None, "{other:?}");
         }
-        assert!(txn_ids::insert(txn, key, sent, at(6)).is_err());
         let of_event = |device: &DeviceId| txn_ids::of_event(txn, sent, &alice, device);
         assert_eq!(of_event(&phone)?.unwrap(), "t1");
         assert_eq!(of_event(&laptop)?, None);
         assert_eq!(txn_ids::of_event(txn, sent, &bob, &phone)?, None);
-        assert_eq!(txn_ids::remove_before(txn, at(5), 9)?, 0);
-        assert_eq!(txn_ids::remove_before(txn, at(6), 9)?, 1);
-        assert_eq!(txn_ids::find(txn, key)?, None);
         Ok(())
     });
 }
