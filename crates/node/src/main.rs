@@ -21,6 +21,7 @@ mod wiring;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     cli::{Cli, Command},
@@ -55,10 +56,10 @@ fn run(cli: &Cli) -> Result<(), AnyError> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let config = Config::load(&file, &environment, &cli.config_flags())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let (clients, network) = (one_thread("clients")?, one_thread("network")?);
+    clients.block_on(async {
         match cli.command.as_ref().unwrap_or(&Command::Run) {
-            Command::Run => run::run(&config, &data).await,
+            Command::Run => run::run(&config, &data, network.handle()).await,
             Command::Id => commands::id(&data, &config),
             Command::User(command) => commands::user(command, &data).await,
             Command::Status { json } => commands::status(&data, commands::Format::of(*json)).await,
@@ -68,4 +69,11 @@ fn run(cli: &Cli) -> Result<(), AnyError> {
             Command::Check => commands::check(&data),
         }
     })
+}
+
+/// A runtime whose tasks share one thread. What takes long has threads of its own: SQLite's, and
+/// those for passwords and media. With more threads for the rest, each answer wakes a second one
+/// that finds nothing to do (decision 9).
+fn one_thread(name: &str) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name(name).enable_all().build()
 }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use messagehub_homeserver::{Homeserver, accounts, peers::INBOUND_CAPACITY, user_directory};
 use prometheus_client::registry::Registry;
 use tokio::{
+    runtime::Handle,
     signal,
     sync::{mpsc, watch},
     task::JoinSet,
@@ -20,8 +21,9 @@ use crate::{
     serve, wiring,
 };
 
-/// Runs the node until SIGINT or SIGTERM.
-pub(crate) async fn run(config: &Config, data: &DataDir) -> Result<(), AnyError> {
+/// Runs the node until SIGINT or SIGTERM: what other nodes want on `network`, so that clients do not
+/// wait for it, and what clients want here.
+pub(crate) async fn run(config: &Config, data: &DataDir, network: &Handle) -> Result<(), AnyError> {
     observability::start(config);
     let seeds = data.seeds()?;
     let (hs, outbound) = wiring::homeserver(data, &seeds, wiring::limits(config)).await?;
@@ -34,12 +36,16 @@ pub(crate) async fn run(config: &Config, data: &DataDir) -> Result<(), AnyError>
     let (inbound_tx, inbound) = mpsc::channel(INBOUND_CAPACITY);
     let net = wiring::net_config(config, data, &seeds, hs.server_name());
     let federation = messagehub_api::server::router(hs.clone());
-    let host = messagehub_net::start(&net, federation, outbound, inbound_tx, &mut registry).await?;
+    let start = async move {
+        let host = messagehub_net::start(&net, federation, outbound, inbound_tx, &mut registry);
+        host.await.map(|host| (host, registry))
+    };
+    let (host, registry) = network.spawn(start).await??;
 
     let (stop_tx, stop) = watch::channel(());
     let mut tasks = Tasks { set: JoinSet::new() };
-    tasks.spawn(host.run(ended(stop.clone())));
-    tasks.spawn(messagehub_homeserver::run::run(hs.clone(), inbound));
+    tasks.set.spawn_on(host.run(ended(stop.clone())), network);
+    tasks.set.spawn_on(messagehub_homeserver::run::run(hs.clone(), inbound), network);
     tasks.spawn(serve::serve(
         clients,
         messagehub_api::client::router(hs.clone()),
