@@ -8,7 +8,10 @@ use std::{
 use messagehub_protocol::pdu::Pdu;
 use ruma::{EventId, OwnedEventId};
 
-use crate::{EventNid, RoomNid, Snapshot, StoreError, events, events::StoredEvent};
+use crate::{
+    EventNid, RoomNid, Snapshot, StoreError, StreamPos, events,
+    events::{Direction, StoredEvent},
+};
 
 /// The most events one walk looks at: bounds what one request of a peer costs.
 pub const MAX_WALK: usize = 10_000;
@@ -128,6 +131,89 @@ pub fn ancestor_nids(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<EventNid
         }
     }
     Ok(found)
+}
+
+/// Events of a timeline that are read at once.
+const PAGE: usize = 128;
+
+/// At most `limit` placed events that are neither among `known` nor before them, each after those
+/// before it: what a long gap is filled with from its old end, at the cost of what is given.
+///
+/// The timeline is read on from where the oldest of `known` stands. What events of it follow that
+/// is not in it, such as a branch that came earlier, goes first. `None` where nothing of `known` is
+/// in the timeline.
+///
+/// # Errors
+/// Fails when the database does.
+pub fn successors(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+    known: &[OwnedEventId],
+    limit: usize,
+) -> Result<Option<Vec<StoredEvent>>, StoreError> {
+    let mut heads = Vec::new();
+    for id in known {
+        heads.extend(events::find(snap, id)?.filter(|event| event.room == room));
+    }
+    let Some(start) = heads.iter().filter_map(|head| head.pos).min() else { return Ok(None) };
+    let mut seen = history_since(snap, start, heads)?;
+    let (mut found, mut earlier) = (Vec::new(), Vec::new());
+    let mut after = start;
+    let mut looked_at = 0;
+    while found.len() < limit && looked_at < MAX_WALK {
+        let page =
+            events::page(snap, room, (after, StreamPos(i64::MAX)), Direction::Forward, PAGE)?;
+        let Some(last) = page.last().and_then(|event| event.pos) else { break };
+        (after, looked_at) = (last, looked_at + page.len());
+        for event in page {
+            if found.len() >= limit || !seen.insert(event.nid) {
+                continue;
+            }
+            for prev in event.pdu.prev_events() {
+                let nid = events::find_nid(snap, prev)?;
+                if nid.is_some_and(|nid| !seen.contains(&nid)) {
+                    earlier.push(prev.clone());
+                }
+            }
+            found.push(event);
+        }
+    }
+    if earlier.is_empty() {
+        return Ok(Some(found));
+    }
+    let walk = Walk { room, from: &earlier, known, limit: MAX_WALK };
+    let given: HashSet<EventNid> = found.iter().map(|event| event.nid).collect();
+    let mut branch = ancestor_nids(snap, walk)?;
+    branch.reverse();
+    branch.retain(|nid| !given.contains(nid));
+    branch.truncate(limit);
+    let mut all = events::load_many(snap, branch)?;
+    all.append(&mut found);
+    all.truncate(limit);
+    Ok(Some(all))
+}
+
+/// Some events and those before them, back to a place in the timeline.
+fn history_since(
+    snap: &Snapshot<'_>,
+    start: StreamPos,
+    mut next: Vec<StoredEvent>,
+) -> Result<HashSet<EventNid>, StoreError> {
+    let mut seen: HashSet<EventNid> = next.iter().map(|event| event.nid).collect();
+    while let Some(event) = next.pop() {
+        // What clients do not see has no place; it is passed through.
+        if event.pos.is_some_and(|pos| pos <= start) || seen.len() > MAX_WALK {
+            continue;
+        }
+        for prev in event.pdu.prev_events() {
+            if let Some(nid) = events::find_nid(snap, prev)?
+                && seen.insert(nid)
+            {
+                next.push(events::get(snap, nid)?);
+            }
+        }
+    }
+    Ok(seen)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use messagehub_protocol::{pdu::Pdu, server_keys::ServerKeys};
 use messagehub_store::{
-    Snapshot, StoreError, edges,
+    RoomNid, Snapshot, StoreError, edges,
     events::{self, Standing, StoredEvent},
     memberships, rooms,
 };
@@ -124,40 +124,48 @@ fn told<'e>(
 
 fn between(
     snap: &Snapshot<'_>,
-    room: messagehub_store::RoomNid,
+    room: RoomNid,
     wanted: &Missing,
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let latest = &wanted.latest[..wanted.latest.len().min(MAX_IDS)];
     let known = &wanted.earliest[..wanted.earliest.len().min(MAX_IDS)];
     let limit = wanted.limit.min(MAX_EVENTS);
     // The latest ones may be unknown here as well as known; what is asked for is before them.
-    let reach = match wanted.order {
-        Order::NewestFirst => limit + latest.len(),
-        Order::OldestFirst => edges::MAX_WALK,
+    let reach = limit + latest.len();
+    let mut found = match wanted.order {
+        Order::OldestFirst => match edges::successors(snap, room, known, reach)? {
+            Some(found) => found,
+            None => oldest(snap, room, (latest, known), reach)?,
+        },
+        Order::NewestFirst => {
+            let walk = edges::Walk { room, from: latest, known, limit: reach };
+            edges::ancestors(snap, walk)?
+        }
     };
-    let walk = edges::Walk { room, from: latest, known, limit: reach };
-    let is_given = |event: &StoredEvent| {
+    found.retain(|event| {
         event.standing != Standing::Rejected
             && event.pdu.depth() >= wanted.min_depth
             && !latest.iter().any(|id| id == event.pdu.event_id())
-    };
-    let mut nids = edges::ancestor_nids(snap, walk)?;
-    if wanted.order == Order::OldestFirst {
-        nids.reverse();
-    }
-    // One after the other: of a long walk only what is given is kept.
-    let mut found = Vec::new();
-    for nid in nids {
-        if found.len() >= limit {
-            break;
-        }
-        found.extend(Some(events::get(snap, nid)?).filter(is_given));
-    }
+    });
+    found.truncate(limit);
     // An order in which each can be judged when it comes.
     if wanted.order == Order::NewestFirst {
         found.reverse();
     }
     Ok(found)
+}
+
+/// The oldest events before some, of those within one walk: of a long one only what is given is
+/// kept.
+fn oldest(
+    snap: &Snapshot<'_>,
+    room: RoomNid,
+    (from, known): (&[OwnedEventId], &[OwnedEventId]),
+    limit: usize,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let walk = edges::Walk { room, from, known, limit: edges::MAX_WALK };
+    let nids = edges::ancestor_nids(snap, walk)?;
+    events::load_many(snap, nids.into_iter().rev().take(limit))
 }
 
 /// One event.

@@ -82,6 +82,37 @@ async fn ancestors_are_what_one_side_lacks() {
 }
 
 #[tokio::test]
+async fn successors_are_what_follows_in_an_order_in_which_each_can_be_judged() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::new(1));
+    let alice = server.user("alice");
+    let store = Store::open(dir.path(), Mode::Inline).unwrap();
+    store
+        .write(move |txn| {
+            let (room, ids) = graph(txn, &server, &alice)?;
+            let names: HashMap<_, _> = ids.iter().map(|(name, id)| (id.clone(), *name)).collect();
+            let after = |known: &[&str], limit| {
+                let known: Vec<_> = known.iter().map(|name| ids[name].clone()).collect();
+                let found = edges::successors(txn, room.nid, &known, limit).unwrap().unwrap();
+                found.iter().map(|event| names[event.pdu.event_id()]).collect::<String>()
+            };
+            assert_eq!(after(&["a"], 9), "bcdef");
+            assert_eq!(after(&["a"], 2), "bc");
+            assert_eq!(after(&["c"], 9), "def");
+            assert_eq!(after(&["c", "d"], 9), "ef");
+            assert_eq!(after(&["f"], 9), "");
+            // The branch that came earlier goes first, and what it follows is not told again.
+            assert_eq!(after(&["d"], 9), "bcef");
+            assert_eq!(after(&["e"], 9), "bcf");
+            assert_eq!(after(&["e"], 2), "bc");
+            let unknown = OwnedEventId::try_from("$unknown").unwrap();
+            assert!(edges::successors(txn, room.nid, &[unknown], 9)?.is_none());
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn an_auth_chain_is_complete() {
     let (dir, server) = (tempfile::tempdir().unwrap(), Server::new(1));
     let alice = server.user("alice");
