@@ -41,7 +41,8 @@ meets b
 echo_between "quiet"
 echo "quiet: $(memory "$a")"
 
-server=$("$binary" --data "$work/a" id | grep -om1 'bahwqc[a-z2-7]*')
+"$binary" --data "$work/a" id >"$work/id"
+server=$(grep -om1 "bahwqc[a-z2-7]*" "$work/id")
 "$root/target/release/examples/hostile_peers" "/ip4/127.0.0.1/tcp/18108/p2p/$(peer_id a)" \
     "$server" "${PEERS:-1000}" 90 >"$work/hostile.out" 2>"$work/hostile.err" &
 hostile=$!

@@ -51,8 +51,14 @@ use tracing::{
 /// How long the nodes may take to find each other.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Between two messages: long enough for one to have arrived everywhere.
+/// How long a message may take to all nodes: they share the cores of one machine.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// Between the arrival of one message everywhere and the next: its last copies come meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the bytes are counted that nodes exchange without a message.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Bytes of a message of a hundred characters as a sealed frame.
 const FRAME_BYTES: usize = 1_500;
@@ -142,17 +148,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Until each has its mesh: ten heartbeats.
     sleep(Duration::from_secs(10)).await;
 
-    let before = loopback_bytes()?;
-    let window = PAUSE * u32::try_from(messages)?;
-    sleep(window).await;
-    let idle = loopback_bytes()? - before;
-    let (before, again) = (loopback_bytes()?, get(&tally.again));
+    let (before, begun) = (loopback_bytes()?, Instant::now());
+    sleep(IDLE).await;
+    let idle = (loopback_bytes()? - before) as f64 / begun.elapsed().as_secs_f64();
+    let (before, begun, again) = (loopback_bytes()?, Instant::now(), get(&tally.again));
     for number in 0..messages {
         let sender = &nodes[usize::try_from(number)? % nodes.len()];
         publish(sender, &room_id, (number, size), (&tally, origin));
+        let all = (number + 1) * (u64::from(count) - 1);
+        let late = Instant::now() + ARRIVAL;
+        while get(&tally.first) < all && Instant::now() < late {
+            sleep(Duration::from_millis(1)).await;
+        }
         sleep(PAUSE).await;
     }
-    let bytes = (loopback_bytes()? - before).saturating_sub(idle);
+    let bytes = loopback_bytes()? - before;
+    let bytes = bytes.saturating_sub((idle * begun.elapsed().as_secs_f64()) as u64);
     report(&tally, (messages, u64::from(count), size as u64), (bytes, again));
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Requests a second over one HTTP/2 stream between two nodes, beside a bare probe: hyper's HTTP/2
-//! over a stream of the same libp2p transports, with no swarm and none of our bounds. Loopback only.
+//! Requests a second over one HTTP/2 stream between two nodes, beside a probe: hyper's HTTP/2 over a
+//! stream of `libp2p-stream` in a swarm with nothing else, and with none of our bounds. Loopback only.
 //!
 //! ```text
 //! request_rate [ROUNDS] [SECONDS]
@@ -10,32 +10,20 @@
 //! bytes of JSON, both ends in this process.
 #![expect(clippy::print_stdout, reason = "a command")]
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    future::{Future, poll_fn},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use libp2p::{
-    Multiaddr, PeerId, Transport as _,
-    core::{
-        Endpoint,
-        muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox},
-        transport::{Boxed, DialOpts, ListenerId, PortUse, TransportEvent},
-        upgrade::Version,
-    },
+    PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
     identity::Keypair,
-    noise, quic, tcp, yamux,
+    noise,
+    swarm::{SwarmEvent, dial_opts::DialOpts},
+    tcp, yamux,
 };
 use messagehub_homeserver::{
     clock::{Clock, timestamp},
@@ -66,6 +54,9 @@ const ANSWER_BYTES: usize = 900;
 /// How long anything but the measuring may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the probe speaks.
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/probe/1");
+
 /// What is asked for.
 const URI: &str = "/_matrix/federation/v1/version";
 
@@ -91,19 +82,38 @@ async fn main() -> Result<(), Failure> {
     let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
     let measured = Duration::from_secs_f64(seconds);
     for kind in [Kind::Quic, Kind::Tcp] {
-        let (mut probes, mut nodes, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut probes, mut nodes) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let probe = probe_rate(kind, measured).await?;
             let node = node_rate(kind, measured).await?;
-            println!("{kind:?}: probe {probe:.0}/s, node {node:.0}/s, {:.2}", node / probe);
+            println!("{kind:?}: {}", compared(probe, node));
             probes.push(probe);
             nodes.push(node);
-            ratios.push(node / probe);
         }
-        let [probe, node, ratio] = [probes, nodes, ratios].map(median);
-        println!("{kind:?}, medians: probe {probe:.0}/s, node {node:.0}/s, ratio {ratio:.2}");
+        let ratios = probes.iter().zip(&nodes).map(|(probe, node)| node.a_second / probe.a_second);
+        let ratio = median(ratios.collect());
+        let [probe, node] = [probes, nodes].map(medians);
+        println!("{kind:?}, medians: {}; ratio of one round {ratio:.2}", compared(probe, node));
     }
     Ok(())
+}
+
+fn compared(probe: Rate, node: Rate) -> String {
+    format!(
+        "probe {:.0}/s at {:.1} µs of CPU, node {:.0}/s at {:.1} µs, {:.2}",
+        probe.a_second,
+        probe.cpu_us,
+        node.a_second,
+        node.cpu_us,
+        node.a_second / probe.a_second
+    )
+}
+
+fn medians(rates: Vec<Rate>) -> Rate {
+    Rate {
+        a_second: median(rates.iter().map(|rate| rate.a_second).collect()),
+        cpu_us: median(rates.iter().map(|rate| rate.cpu_us).collect()),
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -111,14 +121,29 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Asks, from as many tasks as [`AT_ONCE`], for as long as `measured`; answers a second.
-async fn rate<F>(ask: impl Fn() -> F, measured: Duration) -> Result<f64, Failure>
+/// Answers a second, and the CPU time of both ends for each in microseconds.
+#[derive(Clone, Copy)]
+struct Rate {
+    a_second: f64,
+    cpu_us: f64,
+}
+
+/// CPU time of this process so far, in seconds: a clock tick is a hundredth of one on every Linux.
+fn cpu_seconds() -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(") ").next().ok_or("no fields")?.split(' ');
+    let ticks = fields.skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / 100.0)
+}
+
+/// Asks, from as many tasks as [`AT_ONCE`], for as long as `measured`.
+async fn rate<F>(ask: impl Fn() -> F, measured: Duration) -> Result<Rate, Failure>
 where
     F: Future<Output = Result<usize, Failure>> + Send + 'static,
 {
     // The first request makes the connection.
     ask().await?;
-    let begun = Instant::now();
+    let (begun, cpu) = (Instant::now(), cpu_seconds()?);
     let one = || async {
         let mut answered = 0_u32;
         while begun.elapsed() < measured {
@@ -132,7 +157,8 @@ where
     };
     let counts = join_all((0..AT_ONCE).map(|_| one())).await;
     let total: u32 = counts.into_iter().sum::<Result<u32, Failure>>()?;
-    Ok(f64::from(total) / begun.elapsed().as_secs_f64())
+    let a_second = f64::from(total) / begun.elapsed().as_secs_f64();
+    Ok(Rate { a_second, cpu_us: (cpu_seconds()? - cpu) * 1e6 / f64::from(total) })
 }
 
 fn answer() -> Bytes {
@@ -141,103 +167,11 @@ fn answer() -> Bytes {
 
 // The probe.
 
-type Connections = Boxed<(PeerId, StreamMuxerBox)>;
-
-fn transport(kind: Kind) -> Result<Connections, Failure> {
-    let keypair = Keypair::generate_ed25519();
-    Ok(match kind {
-        Kind::Quic => quic::tokio::Transport::new(quic::Config::new(&keypair))
-            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-            .boxed(),
-        Kind::Tcp => tcp::tokio::Transport::new(tcp::Config::default())
-            .upgrade(Version::V1Lazy)
-            .authenticate(noise::Config::new(&keypair)?)
-            .multiplex(yamux::Config::default())
-            .boxed(),
-    })
-}
-
-/// A connection and the streams it gives.
-struct Connection {
-    muxer: StreamMuxerBox,
-    /// Streams that are still to be opened.
-    wanted: usize,
-    streams: mpsc::UnboundedSender<SubstreamBox>,
-}
-
-impl Connection {
-    fn start(
-        muxer: StreamMuxerBox,
-        wanted: usize,
-        tasks: &mut JoinSet<()>,
-    ) -> mpsc::UnboundedReceiver<SubstreamBox> {
-        let (streams, opened) = mpsc::unbounded_channel();
-        let mut connection = Self { muxer, wanted, streams };
-        tasks.spawn(async move { poll_fn(|cx| connection.poll(cx)).await });
-        opened
-    }
-
-    /// Ready when the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let mut moved = false;
-            if self.wanted > 0
-                && let Poll::Ready(opened) = self.muxer.poll_outbound_unpin(cx)
-            {
-                let Ok(stream) = opened else { return Poll::Ready(()) };
-                self.wanted -= 1;
-                moved = true;
-                if self.streams.send(stream).is_err() {
-                    return Poll::Ready(());
-                }
-            }
-            if let Poll::Ready(opened) = self.muxer.poll_inbound_unpin(cx) {
-                let Ok(stream) = opened else { return Poll::Ready(()) };
-                moved = true;
-                if self.streams.send(stream).is_err() {
-                    return Poll::Ready(());
-                }
-            }
-            if let Poll::Ready(event) = self.muxer.poll_unpin(cx) {
-                moved = true;
-                if event.is_err() {
-                    return Poll::Ready(());
-                }
-            }
-            if !moved {
-                return Poll::Pending;
-            }
-        }
-    }
-}
-
-/// Serves whoever comes, on every stream, until dropped.
-async fn serve(mut transport: Connections, told: mpsc::UnboundedSender<Multiaddr>) {
-    let mut tasks = JoinSet::new();
-    loop {
-        match poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await {
-            TransportEvent::NewAddress { listen_addr, .. } => {
-                // Only the first address is waited for.
-                let _ = told.send(listen_addr);
-            }
-            TransportEvent::Incoming { upgrade, .. } => {
-                tasks.spawn(async move {
-                    let Ok((_, muxer)) = upgrade.await else { return };
-                    let mut tasks = JoinSet::new();
-                    let mut streams = Connection::start(muxer, 0, &mut tasks);
-                    while let Some(stream) = streams.recv().await {
-                        tasks.spawn(serve_stream(stream));
-                    }
-                });
-            }
-            _ => {}
-        }
-    }
-}
-
-async fn serve_stream(stream: SubstreamBox) {
+async fn serve_stream(peer: PeerId, stream: Stream) {
     let body = answer();
-    let service = service_fn(move |_| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // What the router of a server needs to know.
+        request.extensions_mut().insert(peer);
         let body = body.clone();
         async move { Ok::<_, Infallible>(Response::new(Full::new(body))) }
     });
@@ -246,24 +180,57 @@ async fn serve_stream(stream: SubstreamBox) {
     let _ = connection.serve_connection(TokioIo::new(stream.compat()), service).await;
 }
 
-async fn probe_rate(kind: Kind, measured: Duration) -> Result<f64, Failure> {
-    let mut listener = transport(kind)?;
-    listener.listen_on(ListenerId::next(), kind.listen().parse()?)?;
-    let (told, mut addresses) = mpsc::unbounded_channel();
-    let mut server = JoinSet::new();
-    server.spawn(serve(listener, told));
-    let address = timeout(PATIENCE, addresses.recv()).await?.ok_or("it does not listen")?;
+/// A swarm that speaks the one protocol.
+fn probe(kind: Kind) -> Result<Swarm<libp2p_stream::Behaviour>, Failure> {
+    let builder = SwarmBuilder::with_new_identity().with_tokio();
+    let behaviour = |_: &Keypair| libp2p_stream::Behaviour::new();
+    Ok(match kind {
+        Kind::Quic => builder.with_quic().with_behaviour(behaviour)?.build(),
+        Kind::Tcp => builder
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
+            .with_behaviour(behaviour)?
+            .build(),
+    })
+}
 
-    let mut dialer = transport(kind)?;
-    let how = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-    let (_, muxer) = timeout(PATIENCE, dialer.dial(address, how)?).await??;
-    let mut client = JoinSet::new();
-    let mut streams = Connection::start(muxer, 1, &mut client);
-    let stream = timeout(PATIENCE, streams.recv()).await?.ok_or("no stream")?;
+/// Drives a swarm of which nothing more is asked.
+async fn run(mut swarm: Swarm<libp2p_stream::Behaviour>) {
+    loop {
+        swarm.select_next_some().await;
+    }
+}
+
+async fn probe_rate(kind: Kind, measured: Duration) -> Result<Rate, Failure> {
+    let mut tasks = JoinSet::new();
+    let mut server = probe(kind)?;
+    let there = *server.local_peer_id();
+    let mut streams = server.behaviour().new_control().accept(PROTOCOL)?;
+    server.listen_on(kind.listen().parse()?)?;
+    let listening = async {
+        loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = server.select_next_some().await {
+                return address;
+            }
+        }
+    };
+    let address = timeout(PATIENCE, listening).await?;
+    tasks.spawn(run(server));
+    tasks.spawn(async move {
+        let mut serving = JoinSet::new();
+        while let Some((peer, stream)) = streams.next().await {
+            serving.spawn(serve_stream(peer, stream));
+        }
+    });
+
+    let mut client = probe(kind)?;
+    let mut control = client.behaviour().new_control();
+    client.dial(DialOpts::peer_id(there).addresses(vec![address]).build())?;
+    tasks.spawn(run(client));
+    let stream = timeout(PATIENCE, control.open_stream(there, PROTOCOL)).await??;
     let (sender, link) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(stream.compat()))
         .await?;
-    client.spawn(async move {
+    tasks.spawn(async move {
         // It ends with the measurement.
         let _ = link.await;
     });
@@ -345,7 +312,7 @@ impl End {
     }
 }
 
-async fn node_rate(kind: Kind, measured: Duration) -> Result<f64, Failure> {
+async fn node_rate(kind: Kind, measured: Duration) -> Result<Rate, Failure> {
     let mut tasks = JoinSet::new();
     let server = End::start(1, (vec![kind.listen().to_owned()], Vec::new()), &mut tasks).await?;
     let there = server.addresses.clone();

@@ -17,6 +17,7 @@ use crate::{
     config::{NetConfig, RelayService, StartError, Switch},
     dht::{self, Kademlia},
     gossip::{self, Gossip},
+    handshakes,
     relaying::{self, Clients},
     scope::{Scope, is_relayed},
     scoped::Scoped,
@@ -36,11 +37,12 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 60 * 60);
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections at once. Some 200 are kept, strangers pass by; 400 of them idle take some 40 MB.
-const MAX_CONNECTIONS: u32 = 400;
+/// Connections at once, friends aside, who pass all limits. Some 50 are kept, strangers pass by; as
+/// many as these take some 20 MB.
+const MAX_CONNECTIONS: u32 = 192;
 
 /// Connections in one direction: neither side can fill all places.
-const MAX_CONNECTIONS_ONE_WAY: u32 = 300;
+const MAX_CONNECTIONS_ONE_WAY: u32 = 128;
 
 /// Handshakes at once in one direction.
 const MAX_PENDING: u32 = 64;
@@ -59,6 +61,7 @@ const MDNS_QUERY: Duration = Duration::from_secs(30);
 pub(crate) struct Behaviour {
     /// First, so that a connection over the limit reaches no other part. Friends pass it.
     pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) handshakes: handshakes::Behaviour,
     pub(crate) streams: streams::Behaviour,
     pub(crate) identify: Scoped<identify::Behaviour>,
     pub(crate) ping: ping::Behaviour,
@@ -113,6 +116,7 @@ impl Behaviour {
         let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits()),
+            handshakes: handshakes::Behaviour::default(),
             streams,
             identify: identify(keypair, scope),
             ping: ping::Behaviour::new(ping),

@@ -43,7 +43,7 @@ use crate::{
     config::{NetConfig, StartError},
     dht::Dht,
     discovery::Lookups,
-    gossip::{Topics, Verdicts},
+    gossip::{Faults, Topics, Verdicts},
     metrics::Metrics,
     reach::Reach,
     records::Record,
@@ -64,6 +64,10 @@ use waiting::{Bulk, Waiting};
 
 /// Streams of peers that are served at once. A peer needs one.
 const MAX_SERVED: usize = 1_024;
+
+/// Commands that are carried out before the swarm is looked at again, which costs as much as some of
+/// them.
+const COMMANDS_AT_ONCE: usize = 64;
 
 /// How often planned dials, deadlines and repeated questions are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -103,6 +107,7 @@ pub(crate) struct EventLoop {
     book: Book,
     topics: Topics,
     verdicts: Verdicts,
+    faults: Faults,
     lookups: Lookups,
     waiting: Waiting,
     bulk: Bulk,
@@ -151,6 +156,7 @@ impl EventLoop {
             book: Book::new(*swarm.local_peer_id(), config.scope()),
             topics: Topics::default(),
             verdicts: Verdicts::default(),
+            faults: Faults::new(now),
             lookups: Lookups::default(),
             waiting: Waiting::default(),
             bulk: Bulk::default(),
@@ -172,16 +178,19 @@ impl EventLoop {
     /// Runs until `stop` is done or the homeserver is gone.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
+        let mut commands = Vec::with_capacity(COMMANDS_AT_ONCE);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 event = self.swarm.select_next_some() => self.on_swarm(event),
-                command = self.outbound.recv() => match command {
-                    Some(command) => self.on_command(command),
-                    None => break,
-                },
+                count = self.outbound.recv_many(&mut commands, COMMANDS_AT_ONCE) => {
+                    if count == 0 {
+                        break;
+                    }
+                    commands.drain(..).for_each(|command| self.on_command(command));
+                }
                 Some(stream) = self.streams.recv(), if self.served < MAX_SERVED => {
                     self.serve(stream);
                 }
@@ -232,7 +241,9 @@ impl EventLoop {
             BehaviourEvent::AutonatClient(event) => self.on_tested(&event),
             BehaviourEvent::AutonatServer(_) => {}
             BehaviourEvent::Upnp(event) => self.on_upnp(event),
-            BehaviourEvent::Limits(never) | BehaviourEvent::Streams(never) => match never {},
+            BehaviourEvent::Limits(never)
+            | BehaviourEvent::Handshakes(never)
+            | BehaviourEvent::Streams(never) => match never {},
         }
     }
 
@@ -259,6 +270,7 @@ impl EventLoop {
         self.upgrade_planned(now);
         self.fail_bulk(now);
         self.trim(now);
+        self.forgive(now);
         self.settle(now);
     }
 

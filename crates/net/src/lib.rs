@@ -12,6 +12,7 @@ mod dht;
 mod discovery;
 mod event_loop;
 mod gossip;
+mod handshakes;
 mod host;
 mod metrics;
 mod private_network;

@@ -6,6 +6,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::Instant;
 
+use super::address::split;
 use crate::scope::is_relayed;
 
 /// Addresses remembered of one peer: a few networks with two transports and two IP versions each.
@@ -20,6 +21,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// itself and is dialed only now and then: a node may know thousands of these.
 const MANY_DIALS: u32 = 24;
 const RARE_WAIT: Duration = Duration::from_secs(300);
+
+/// Connections that a peer makes within this time may belong to dials that it began together.
+const SAME_MOMENT: Duration = Duration::from_secs(2);
 
 /// Dials in a row to a peer that nobody needs.
 const MAX_DIALS: u32 = 4;
@@ -155,6 +159,8 @@ pub(crate) struct Peer {
     pub(crate) dialing: bool,
     /// Whether it is dialed until it comes: it belongs to a server we trust, or is configured.
     pub(crate) wanted: bool,
+    /// Whether it is dialed at once when its connections have ended.
+    pub(crate) is_awaited: bool,
     /// Whether the configuration names it.
     pub(crate) configured: bool,
     /// Whether it offers to be a relay.
@@ -194,6 +200,21 @@ impl Peer {
     pub(crate) fn connection(&self) -> Option<&Connection> {
         let mut newest_first = self.connections.iter().rev();
         newest_first.find(|connection| connection.is_direct()).or(self.connections.last())
+    }
+
+    /// Whether its newest connection shows that it lost an older one: a node dials only whom it is
+    /// not connected with. Dials of one moment may all succeed, whoever has a relayed connection
+    /// tries for a direct one, and AutoNAT dials back, from another port, whoever dialed.
+    pub(crate) fn has_come_anew(&self) -> bool {
+        let Some(newest) = self.connections.last().filter(|newest| !newest.is_ours) else {
+            return false;
+        };
+        let place = |of: &Connection| split(of.address.clone()).0;
+        let is_lost = |other: &Connection| {
+            other.since + SAME_MOMENT <= newest.since
+                && (!other.is_ours || place(other) == place(newest))
+        };
+        self.connections.iter().all(Connection::is_direct) && self.connections.iter().any(is_lost)
     }
 
     /// The address of the connection in use.

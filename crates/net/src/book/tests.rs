@@ -48,6 +48,34 @@ const THROUGH_RELAY: &str =
     "/ip4/192.168.1.3/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN/p2p-circuit";
 
 #[test]
+fn who_dials_again_has_lost_its_connection() {
+    let mut book = book();
+    let theirs = |number, at: &str, after: u64| {
+        let since = Instant::now() + Duration::from_secs(after);
+        Connection { is_ours: false, since, ..connection(number, at) }
+    };
+    let (again, at_once, tested) = (PeerId::random(), PeerId::random(), PeerId::random());
+    book.connected(again, theirs(1, HERE, 0));
+    assert!(!book.peer(&again).unwrap().has_come_anew());
+    book.connected(again, theirs(2, "/ip4/192.168.1.2/udp/1/quic-v1", 10));
+    assert!(book.peer(&again).unwrap().has_come_anew());
+    book.connected(at_once, theirs(3, HERE, 0));
+    book.connected(at_once, theirs(4, HERE, 1));
+    assert!(!book.peer(&at_once).unwrap().has_come_anew());
+    // AutoNAT dials back from another port.
+    book.connected(tested, connection(5, HERE));
+    book.connected(tested, theirs(6, "/ip4/192.168.1.2/tcp/50000", 10));
+    assert!(!book.peer(&tested).unwrap().has_come_anew());
+    book.connected(tested, theirs(7, HERE, 20));
+    assert!(book.peer(&tested).unwrap().has_come_anew());
+    let relayed = PeerId::random();
+    book.connected(relayed, connection(8, THROUGH_RELAY));
+    book.connected(relayed, theirs(9, HERE, 10));
+    book.connected(relayed, theirs(10, HERE, 20));
+    assert!(!book.peer(&relayed).unwrap().has_come_anew());
+}
+
+#[test]
 fn a_server_is_reachable_through_a_verified_peer_only() {
     let mut book = book();
     let (peer, other) = (PeerId::random(), PeerId::random());

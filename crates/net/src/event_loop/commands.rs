@@ -58,8 +58,8 @@ impl EventLoop {
         self.serve_friends();
     }
 
-    /// Tells our relay whom it serves, and lets friends in however many strangers are here. They are
-    /// told by their peers, which come with their keys.
+    /// Tells our relay whom it serves, lets friends in however many strangers are here, and gives
+    /// their requests more room. They are told by their peers, which come with their keys.
     fn serve_friends(&mut self) {
         let friends = self.book.trusted_peers();
         if friends == self.served_friends {
@@ -73,6 +73,7 @@ impl EventLoop {
             limits.bypass_peer_id(new);
         }
         self.clients.replace(friends.clone());
+        self.server.befriend(friends.clone());
         self.served_friends = friends;
     }
 }

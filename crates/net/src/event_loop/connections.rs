@@ -21,7 +21,7 @@ use tracing::{debug, info};
 use super::{Done, EventLoop, Session, trimming::KEPT_FRIENDS};
 use crate::{
     behaviour::MAX_CONNECTIONS_PER_PEER,
-    book::{Connection, Gone, Standing, Way, relay_of, split_address},
+    book::{Connection, Gone, Peer, Standing, Way, relay_of, split_address},
     dht::{Dht, LAN_PROTOCOL, WAN_PROTOCOL},
     metrics::Refusal,
     requests::{
@@ -57,7 +57,6 @@ impl EventLoop {
         if is_ours {
             self.book.add_addresses(peer, [address.clone()]);
         }
-        let was_relayed = self.book.peer(&peer).is_some_and(|p| p.is_connected() && p.is_relayed());
         let way = way(endpoint);
         let since = Instant::now();
         let is_first =
@@ -66,6 +65,10 @@ impl EventLoop {
         let count = self.book.peer(&peer).map_or(0, |peer| peer.connections.len());
         if count > MAX_CONNECTIONS_PER_PEER as usize {
             self.swarm.close_connection(connection);
+            return;
+        }
+        if self.book.peer(&peer).is_some_and(Peer::has_come_anew) {
+            self.start_anew(peer);
             return;
         }
         if is_first {
@@ -77,9 +80,21 @@ impl EventLoop {
             if let Some(peer) = first_try {
                 peer.plan_upgrade(since + FIRST_UPGRADE);
             }
-        } else if was_relayed {
+        } else if !is_first {
+            // So that the one before comes to rest and can be closed.
             self.move_requests(peer);
         }
+    }
+
+    /// Ends all connections with a peer that lost ours without our noticing, and makes one anew.
+    /// gossipsub tells its topics on the first connection only, and for us that was the lost one.
+    fn start_anew(&mut self, peer: PeerId) {
+        debug!(%peer, "a peer lost our connection and came again");
+        if let Some(known) = self.book.peer_mut(&peer) {
+            known.is_awaited = true;
+        }
+        // It may be gone by itself.
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     pub(super) fn on_disconnected(
@@ -96,6 +111,11 @@ impl EventLoop {
             return;
         }
         self.open.remove(&peer);
+        let is_awaited =
+            self.book.peer_mut(&peer).is_some_and(|p| std::mem::take(&mut p.is_awaited));
+        if is_awaited {
+            self.book.alive(peer, Instant::now());
+        }
         for job in self.bulk.take(&peer) {
             job.fail(RequestError::Unreachable);
         }

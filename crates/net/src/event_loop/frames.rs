@@ -8,12 +8,12 @@ use libp2p::{
 use messagehub_homeserver::peers::Inbound;
 use messagehub_protocol::limits::MAX_SEALED_FRAME_BYTES;
 use ruma::{OwnedRoomId, RoomId};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::{debug, warn};
 
 use super::EventLoop;
 use crate::{
-    gossip::{MAX_TOPICS, Topics, Verdict, score_of_topic},
+    gossip::{MAX_TOPICS, Topics, Verdict},
     metrics::{FrameOutcome, PublishOutcome},
 };
 
@@ -44,10 +44,7 @@ impl EventLoop {
             warn!(%room_id, "too many rooms: this one gets no gossip, only the heads exchange");
             return;
         }
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        // Scoring is on, so the parameters cannot be refused; without them bad frames count less.
-        let _ = gossip.set_topic_params(topic.clone(), score_of_topic());
-        match gossip.subscribe(&topic) {
+        match self.swarm.behaviour_mut().gossip.subscribe(&topic) {
             Ok(_) => self.topics.insert(room_id),
             Err(error) => warn!(%room_id, %error, "cannot subscribe to a room"),
         }
@@ -111,8 +108,18 @@ impl EventLoop {
         self.metrics.frame(if is_known { outcome } else { FrameOutcome::Late });
     }
 
+    /// Lets faults fade.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        for (peer, score) in self.faults.fade(now) {
+            self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
+        }
+    }
+
     fn judge(&mut self, id: &MessageId, source: &PeerId, acceptance: MessageAcceptance) -> bool {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
+        if acceptance == MessageAcceptance::Reject {
+            gossip.set_application_score(source, self.faults.count(*source));
+        }
         gossip.report_message_validation_result(id, source, acceptance)
     }
 }

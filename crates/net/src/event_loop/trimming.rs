@@ -23,6 +23,10 @@ const KEPT_STRANGERS: usize = 48;
 const STRANGER_IDLE: Duration = Duration::from_secs(60);
 const FRIEND_IDLE: Duration = Duration::from_secs(600);
 
+/// Topics that all strangers together are subscribed to, at some 100 bytes each: six that have as many
+/// rooms as a node is built for, or many ordinary ones.
+const STRANGERS_TOPICS: usize = 30_000;
+
 impl EventLoop {
     /// Closes what was replaced, and of what is of no use the part beyond the limits.
     pub(super) fn trim(&mut self, now: Instant) {
@@ -43,12 +47,39 @@ impl EventLoop {
             KEPT_STRANGERS,
             now - STRANGER_IDLE,
         ));
-        for peer in closed.collect::<Vec<_>>() {
+        let closed: Vec<_> = closed.collect();
+        self.close_talkative();
+        for peer in closed {
             if !self.is_busy(&peer) {
                 debug!(%peer, "closing a connection that is of no use");
                 // It may be gone by itself.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
+        }
+    }
+
+    /// Closes connections with strangers that have us remember too many topics, those with the most
+    /// first.
+    fn close_talkative(&mut self) {
+        let is_stranger = |id: &PeerId| {
+            let peer = self.book.peer(id);
+            peer.is_none_or(|peer| !peer.configured && !self.book.is_friend(peer))
+        };
+        let gossip = &self.swarm.behaviour().gossip;
+        let mut strangers: Vec<(usize, PeerId)> = gossip
+            .all_peers()
+            .filter(|(id, _)| is_stranger(id))
+            .map(|(id, topics)| (topics.len(), *id))
+            .collect();
+        strangers.sort_unstable();
+        let mut topics: usize = strangers.iter().map(|(topics, _)| topics).sum();
+        while topics > STRANGERS_TOPICS
+            && let Some((most, peer)) = strangers.pop()
+        {
+            debug!(%peer, topics = most, "closing a connection with a stranger in many topics");
+            topics -= most;
+            // It may be gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 

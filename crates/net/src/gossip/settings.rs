@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::gossipsub::{
     AllowAllSubscriptionFilter, Behaviour, Config, ConfigBuilder, IdentityTransform,
     MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, PeerScoreParams,
-    PeerScoreThresholds, TopicScoreParams, ValidationMode,
+    PeerScoreThresholds, ValidationMode,
 };
 use messagehub_protocol::{limits::MAX_SEALED_FRAME_BYTES, wire::frame};
 
@@ -23,16 +23,6 @@ const MAX_CONTROL_BYTES: usize = MAX_RPC_BYTES;
 /// How long a frame waits for its verdict and can be asked for. The homeserver judges in
 /// milliseconds; a burst on a busy phone may take seconds.
 pub(crate) const KEPT: Duration = Duration::from_secs(10);
-
-/// The score of one frame that any honest peer could see to be bad, squared and summed by
-/// gossipsub: one frame may be a bug, ten are not.
-const INVALID_FRAME_WEIGHT: f64 = -10.0;
-
-/// What a bad frame counts after each decay interval: a tenth is left after five minutes.
-const INVALID_FRAME_DECAY: f64 = 0.926;
-
-/// How often scores decay. Each pass walks peers and topics, so not every second.
-const DECAY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The behaviour with our filter.
 pub(crate) type Gossip =
@@ -92,31 +82,17 @@ fn message_id(message: &Message) -> MessageId {
     MessageId::from(frame::message_id(message.topic.as_str(), &message.data).to_vec())
 }
 
-/// Scores by what is provable only: frames rejected by the homeserver (P4). All that depends on
-/// load, timing or on who shares an address with whom weighs nothing, since an honest phone behind
-/// a bad link looks the same as an attacker there.
+/// Scores by what is provable only: frames rejected by the homeserver, which [`super::Faults`]
+/// counts. All that depends on load, timing or on who shares an address with whom weighs nothing,
+/// since an honest phone behind a bad link looks the same as an attacker there. No topic has
+/// parameters, which would make each look at a peer cost as much as it has topics.
 fn scores() -> PeerScoreParams {
     PeerScoreParams {
-        app_specific_weight: 0.0,
+        app_specific_weight: 1.0,
         ip_colocation_factor_weight: 0.0,
         behaviour_penalty_weight: 0.0,
         slow_peer_weight: 0.0,
-        decay_interval: DECAY_INTERVAL,
         ..PeerScoreParams::default()
-    }
-}
-
-/// The score of a peer within one topic.
-pub(crate) fn score_of_topic() -> TopicScoreParams {
-    TopicScoreParams {
-        topic_weight: 1.0,
-        time_in_mesh_weight: 0.0,
-        first_message_deliveries_weight: 0.0,
-        mesh_message_deliveries_weight: 0.0,
-        mesh_failure_penalty_weight: 0.0,
-        invalid_message_deliveries_weight: INVALID_FRAME_WEIGHT,
-        invalid_message_deliveries_decay: INVALID_FRAME_DECAY,
-        ..TopicScoreParams::default()
     }
 }
 

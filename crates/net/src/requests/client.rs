@@ -144,7 +144,9 @@ impl Sessions {
         let mut running = Running::new();
         running.push(self.clone().exchange(sender.clone(), first).boxed());
         let mut is_open = true;
+        let mut jobs = Vec::new();
         while is_open || !running.is_empty() {
+            let free = MAX_CONCURRENT_REQUESTS.saturating_sub(running.len());
             tokio::select! {
                 ended = &mut link, if is_open => {
                     debug!(?ended, "a request connection ended");
@@ -158,12 +160,12 @@ impl Sessions {
                         running.push(self.clone().exchange(sender.clone(), job).boxed());
                     }
                 }
-                job = wishes.jobs.recv(), if is_open && running.len() < MAX_CONCURRENT_REQUESTS => {
-                    match job {
-                        Some(job) => {
-                            running.push(self.clone().exchange(sender.clone(), job).boxed());
-                        }
-                        None => return Vec::new(),
+                count = wishes.jobs.recv_many(&mut jobs, free), if is_open && free > 0 => {
+                    if count == 0 {
+                        return Vec::new();
+                    }
+                    for job in jobs.drain(..) {
+                        running.push(self.clone().exchange(sender.clone(), job).boxed());
                     }
                 }
                 Ok(()) = wishes.path.changed() => {

@@ -3,7 +3,13 @@
 mod activity;
 mod body;
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    pin::pin,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, StatusCode, Uri};
@@ -14,6 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use libp2p::PeerId;
 use messagehub_homeserver::peers::{MAX_RESPONSE_BYTES, PeerIdentity};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
@@ -39,6 +46,15 @@ const STREAM_BUDGET: usize = 2 * MAX_REQUEST_BYTES;
 
 /// Bytes of request bodies held at once for all peers.
 const TOTAL_BUDGET: usize = 256 * 1024 * 1024;
+
+/// The same for all peers together whose servers share no room with us and are no contacts: one of
+/// the largest, and small ones beside it. A stranger invites, asks for a profile, or joins.
+const STRANGERS_BUDGET: usize = 16 * 1024 * 1024;
+
+/// Flow-control windows of a stranger's requests and of its whole connection. What a window lets in
+/// is held before a body has its share of the budget.
+const STRANGERS_STREAM_WINDOW: u32 = 64 * 1024;
+const STRANGERS_CONNECTION_WINDOW: u32 = 128 * 1024;
 
 /// Bytes of responses held at once for all peers, until the peers have taken them: four of the
 /// largest. A peer that asks much and reads slowly makes others wait for large answers, and no
@@ -84,6 +100,9 @@ pub(crate) struct Server {
     service: PeerService,
     metrics: Metrics,
     budget: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    /// The peers of servers that share a room with us or are contacts.
+    friends: Arc<RwLock<HashSet<PeerId>>>,
     responses: Arc<Semaphore>,
     patience: Patience,
 }
@@ -92,6 +111,7 @@ pub(crate) struct Server {
 #[derive(Clone)]
 struct Serving {
     server: Server,
+    peer: PeerId,
     identity: PeerIdentity,
     budget: Arc<Semaphore>,
     activity: Activity,
@@ -103,8 +123,19 @@ type Held = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 impl Server {
     pub(crate) fn new(service: PeerService, metrics: Metrics, patience: Patience) -> Self {
         let budget = Arc::new(Semaphore::new(TOTAL_BUDGET / GRANULE));
+        let strangers = Arc::new(Semaphore::new(STRANGERS_BUDGET / GRANULE));
         let responses = Arc::new(Semaphore::new(RESPONSE_BUDGET / GRANULE));
-        Self { service, metrics, budget, responses, patience }
+        let friends = Arc::default();
+        Self { service, metrics, budget, strangers, friends, responses, patience }
+    }
+
+    /// Replaces the list of those who do not share the strangers' part.
+    pub(crate) fn befriend(&self, friends: HashSet<PeerId>) {
+        *self.friends.write().unwrap_or_else(PoisonError::into_inner) = friends;
+    }
+
+    fn is_friend(&self, peer: &PeerId) -> bool {
+        self.friends.read().unwrap_or_else(PoisonError::into_inner).contains(peer)
     }
 
     /// Serves one stream until the peer closes it, or is idle or stuck for too long.
@@ -113,15 +144,17 @@ impl Server {
         let patience = self.patience;
         let metrics = self.metrics.clone();
         let activity = Activity::default();
+        let builder = builder(self.is_friend(&peer));
         let serving = Serving {
             server: self,
+            peer,
             identity: PeerIdentity { peer_id: peer.to_string() },
             budget: Arc::new(Semaphore::new(STREAM_BUDGET / GRANULE)),
             activity: activity.clone(),
         };
         let answer = service_fn(move |request| serving.clone().answer(request).boxed());
         let io = TokioIo::new(inbound.stream.compat());
-        let mut connection = pin!(builder().serve_connection(io, answer));
+        let mut connection = pin!(builder.serve_connection(io, answer));
         let mut clock = tokio::time::interval(patience.look);
         loop {
             let refusal = tokio::select! {
@@ -142,14 +175,18 @@ impl Server {
     }
 }
 
-fn builder() -> Builder<ConnectionTasks> {
+fn builder(is_friend: bool) -> Builder<ConnectionTasks> {
+    let (stream_window, connection_window) = match is_friend {
+        true => (STREAM_WINDOW, CONNECTION_WINDOW),
+        false => (STRANGERS_STREAM_WINDOW, STRANGERS_CONNECTION_WINDOW),
+    };
     let mut builder = Builder::new(ConnectionTasks::default());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_CONCURRENT_REQUESTS as u32)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
         .max_send_buf_size(STREAM_WINDOW as usize)
         .keep_alive_interval(PROBE_INTERVAL)
         .keep_alive_timeout(PROBE_INTERVAL);
@@ -197,9 +234,13 @@ impl Serving {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let granules = u32::try_from(bytes.div_ceil(GRANULE as u64)).unwrap_or(u32::MAX);
+        let shared = match self.server.is_friend(&self.peer) {
+            true => &self.server.budget,
+            false => &self.server.strangers,
+        };
         let reserving = async {
             let mine = self.budget.clone().acquire_many_owned(granules).await?;
-            let shared = self.server.budget.clone().acquire_many_owned(granules).await?;
+            let shared = shared.clone().acquire_many_owned(granules).await?;
             Ok::<Held, tokio::sync::AcquireError>((mine, shared))
         };
         let reserved = tokio::time::timeout(self.server.patience.body_piece, reserving).await;

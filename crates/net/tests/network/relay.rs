@@ -179,6 +179,16 @@ async fn a_direct_connection_replaces_a_relayed_one_and_no_request_is_lost() {
     })
     .await;
     within(b.ask(&a.name, "/echo", b"after")).await.unwrap();
+    // What it replaced is closed: with the relay and with each other one connection is left.
+    for node in [&a, &b] {
+        within(async {
+            let mut look = tokio::time::interval(Duration::from_millis(50));
+            while node.metric("libp2p_connections") > 2 {
+                look.tick().await;
+            }
+        })
+        .await;
+    }
     let file = "/_matrix/federation/v1/media/download/abc";
     within(b.ask(&a.name, file, b"")).await.unwrap();
 }
