@@ -257,6 +257,14 @@ fn state_after_all(
     if !without_state.is_empty() {
         return Err(ViewError::Missing(without_state));
     }
+    // At the heads of the room that is the current state, which is kept.
+    if previous.len() > 1 {
+        let mut nids: Vec<_> = previous.iter().map(|event| event.nid).collect();
+        nids.sort_unstable();
+        if nids == extremities::list(txn, room.nid)? {
+            return Ok(room.state);
+        }
+    }
     merge(txn, room, roots)
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use ruma::{
     EventId, OwnedEventId,
+    events::StateEventType,
     room_version_rules::RoomVersionRules,
     state_res::{self, StateMap, utils::event_id_set::EventIdSet},
 };
@@ -32,14 +33,58 @@ pub enum ResolveError {
     Malformed(String),
 }
 
+/// Type and state key of a state event.
+pub type Key = (StateEventType, String);
+
+/// What the branches of a room have, as far as the resolved state depends on it.
+#[derive(Debug, Clone, Default)]
+pub struct Branches {
+    /// What all branches have alike.
+    pub agreed: StateMap<OwnedEventId>,
+    /// For each key in which branches differ, the events that branches have there, each once.
+    pub conflicting: HashMap<Key, Vec<OwnedEventId>>,
+    /// The events that are in the auth chains of some branches, and not of all.
+    pub auth_difference: HashSet<OwnedEventId>,
+}
+
+impl Branches {
+    /// Compares whole states.
+    ///
+    /// # Errors
+    ///
+    /// `MissingEvent` when an auth chain is not whole.
+    pub fn of(
+        states: &[StateMap<OwnedEventId>],
+        events: &HashMap<OwnedEventId, Arc<Pdu>>,
+    ) -> Result<Self, ResolveError> {
+        let mut branches = Self::default();
+        let mut having: HashMap<(&Key, &OwnedEventId), usize> = HashMap::new();
+        for entry in states.iter().flatten() {
+            *having.entry(entry).or_default() += 1;
+        }
+        for ((key, id), count) in having {
+            if count == states.len() {
+                branches.agreed.insert(key.clone(), id.clone());
+            } else {
+                branches.conflicting.entry(key.clone()).or_default().push(id.clone());
+            }
+        }
+        let mut resting: HashMap<&OwnedEventId, usize> = HashMap::new();
+        for state in states {
+            for id in auth_chain(state.values(), events)? {
+                *resting.entry(id).or_default() += 1;
+            }
+        }
+        let some = resting.into_iter().filter(|(_, count)| *count < states.len());
+        branches.auth_difference = some.map(|(id, _)| id.clone()).collect();
+        Ok(branches)
+    }
+}
+
 /// Resolves the states after several events of one room.
 ///
 /// `events` must hold every event that the states name and its full auth chain; from version 12 on
 /// also the create event, which no auth chain contains.
-///
-/// The states need not be whole. What all branches agree about may be left out where it is neither
-/// among the [`needed_state`](crate::auth::needed_state) of an event that takes part, nor the only
-/// one whose auth chain has an event that would count as an auth difference without it.
 ///
 /// # Errors
 ///
@@ -49,26 +94,41 @@ pub fn resolve(
     states: &[StateMap<OwnedEventId>],
     events: &HashMap<OwnedEventId, Arc<Pdu>>,
 ) -> Result<StateMap<OwnedEventId>, ResolveError> {
-    let [first, others @ ..] = states else {
-        return Ok(StateMap::new());
-    };
+    let [first, others @ ..] = states else { return Ok(StateMap::new()) };
     if others.iter().all(|state| state == first) {
         return Ok(first.clone());
+    }
+    resolve_branches(rules, Branches::of(states, events)?, events)
+}
+
+/// As [`resolve`], by what matters of the states.
+///
+/// Of what all branches agree about that may be left out which is neither among the
+/// [`needed_state`](crate::auth::needed_state) of an event that takes part, nor the only one whose
+/// auth chain has an event that would count as an auth difference without it.
+///
+/// # Errors
+///
+/// As [`resolve`].
+pub fn resolve_branches(
+    rules: &RoomVersionRules,
+    branches: Branches,
+    events: &HashMap<OwnedEventId, Arc<Pdu>>,
+) -> Result<StateMap<OwnedEventId>, ResolveError> {
+    if branches.conflicting.is_empty() {
+        return Ok(branches.agreed);
     }
     let version = rules.state_res.v2_rules().ok_or_else(|| {
         ResolveError::Malformed("the room version has no second state resolution".to_owned())
     })?;
     if rules.authorization.room_create_event_id_as_room_id {
-        has_create_event(states, events)?;
+        has_create_event(&branches, events)?;
     }
-    let chains = states
-        .iter()
-        .map(|state| auth_chain(state.values(), events))
-        .collect::<Result<Vec<_>, _>>()?;
+    let (states, chains) = told_apart(branches);
     state_res::resolve(
         &rules.authorization,
         version,
-        states,
+        &states,
         chains,
         |id| events.get(id).cloned(),
         |conflicted| subgraph(conflicted.values().flatten(), events).ok(),
@@ -79,12 +139,27 @@ pub fn resolve(
     })
 }
 
+/// The fewest states and auth chains with these differences. Which branch has what does not matter
+/// to the algorithm: it asks of an event only whether all have it.
+fn told_apart(branches: Branches) -> (Vec<StateMap<OwnedEventId>>, Vec<EventIdSet<OwnedEventId>>) {
+    let Branches { agreed, conflicting, auth_difference } = branches;
+    let most = conflicting.values().map(Vec::len).max().unwrap_or_default();
+    // Of one state alone everything would be agreed.
+    let mut states = vec![agreed; most.max(2)];
+    for (key, ids) in conflicting {
+        for (state, id) in states.iter_mut().zip(ids) {
+            state.insert(key.clone(), id);
+        }
+    }
+    (states, vec![auth_difference.into_iter().collect(), EventIdSet::new()])
+}
+
 /// Without the create event every rule would fail, and no error tell.
 fn has_create_event(
-    states: &[StateMap<OwnedEventId>],
+    branches: &Branches,
     events: &HashMap<OwnedEventId, Arc<Pdu>>,
 ) -> Result<(), ResolveError> {
-    let Some(id) = states.iter().flat_map(HashMap::values).next() else {
+    let Some(id) = branches.conflicting.values().flatten().next() else {
         return Ok(());
     };
     let create = EventId::parse(format!("${}", find(events, id)?.room_id().strip_sigil()))
@@ -100,13 +175,12 @@ fn has_create_event(
 fn auth_chain<'a>(
     start: impl Iterator<Item = &'a OwnedEventId>,
     events: &'a HashMap<OwnedEventId, Arc<Pdu>>,
-) -> Result<EventIdSet<OwnedEventId>, ResolveError> {
-    let mut chain = EventIdSet::new();
+) -> Result<HashSet<&'a OwnedEventId>, ResolveError> {
+    let mut chain = HashSet::new();
     let mut todo: Vec<&OwnedEventId> = start.collect();
     while let Some(id) = todo.pop() {
-        if !chain.contains(id) {
+        if chain.insert(id) {
             todo.extend(find(events, id)?.auth_events());
-            chain.insert(id.clone());
         }
     }
     Ok(chain)

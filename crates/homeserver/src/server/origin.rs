@@ -82,11 +82,10 @@ async fn check(
     }
     let header = credentials.authorization.ok_or(OriginError::Unsigned)?;
     let signature = RequestSignature::parse(header)?;
-    let brought = match credentials.server_keys {
-        Some(header) => Some(request::read_server_keys_header(header, signature.origin())?),
-        None => None,
-    };
     let (known, origins) = known_of(hs, signature.origin()).await?;
+    let read =
+        |header| request::read_server_keys_header(header, signature.origin(), known.as_ref());
+    let brought = credentials.server_keys.map(read).transpose()?;
     let (keys, is_news) = match (brought, known) {
         (Some(brought), Some(known)) if !brought.is_newer_than(&known) => (known, false),
         (Some(brought), _) => (brought, true),

@@ -1,6 +1,6 @@
 use messagehub_protocol::receive::Standing;
 use messagehub_store::rooms;
-use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, events::StateEventType};
 use serde_json::json;
 
 use super::*;
@@ -22,7 +22,8 @@ async fn check_merge(server: &TestServer, room_id: &OwnedRoomId, heads: Vec<Owne
         for root in roots {
             let mut state = StateMap::new();
             for (kind, key, nid) in room_state::all(txn, root)? {
-                state.insert((kind, key), known.add(txn, nid)?);
+                let place = known.add(txn, nid)?;
+                state.insert((kind, key), known.id(place));
             }
             states.push(state);
         }

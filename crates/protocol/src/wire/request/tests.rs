@@ -208,10 +208,16 @@ fn the_longest_names_fit_the_header() {
 fn server_keys_come_in_a_header() {
     let (keys, _) = keys_of(1, NOW);
     let header = server_keys_header(&keys);
-    let read = |header: &str| read_server_keys_header(header, keys.server_name());
+    let read = |header: &str| read_server_keys_header(header, keys.server_name(), None);
     assert_eq!(read(&header).unwrap(), keys);
     let padded = BASE64.encode(keys.json().get().as_bytes());
     assert_eq!(read(&padded).unwrap(), keys);
+    let again = read_server_keys_header(&header, keys.server_name(), Some(&keys)).unwrap();
+    assert_eq!(again, keys);
+    let newer = keys_of(1, NOW + 1).0;
+    let brought = server_keys_header(&newer);
+    let brought = read_server_keys_header(&brought, keys.server_name(), Some(&keys)).unwrap();
+    assert_eq!(brought, newer);
     let other = server_keys_header(&keys_of(3, NOW).0);
     assert!(matches!(read(&other), Err(RequestError::ServerKeys(ServerKeysError::AnotherServer))));
     assert!(matches!(read("!"), Err(RequestError::Header(_))));
@@ -290,7 +296,7 @@ proptest! {
     #[test]
     fn arbitrary_headers_never_panic(header in any::<String>()) {
         let _ = RequestSignature::parse(&header);
-        let _ = read_server_keys_header(&header, server_name!("example.org"));
+        let _ = read_server_keys_header(&header, server_name!("example.org"), None);
     }
 
     #[test]
