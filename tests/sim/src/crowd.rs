@@ -32,7 +32,7 @@ use crate::{
 pub(crate) async fn seat(world: &Rc<World>) -> Result<(), Fault> {
     let members: Vec<usize> = (0..world.script.crowd).collect();
     let [founder, others @ ..] = &members[..] else { return Ok(()) };
-    let dir = life::directory()?;
+    let dir = life::directory(world.script.nodes.len())?;
     let room_id = {
         let seed = Dice::of(("crowd", world.script.seed)).seed();
         let (hs, _nobody) =

@@ -33,6 +33,9 @@ pub(crate) const START_MS: u64 = 1_735_689_600_000;
 /// More reports than a node leaves waiting in any run.
 const INBOUND: usize = 16_384;
 
+/// Nodes of one run whose databases are kept in memory: each has some MB.
+const MAX_IN_MEMORY: usize = 200;
+
 /// What base58 is written with.
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
@@ -66,7 +69,11 @@ pub(crate) struct Life {
 }
 
 impl Node {
-    pub(crate) fn draw(seed: u64, index: usize, skew_ms: u64) -> Result<Self, Fault> {
+    pub(crate) fn draw(
+        seed: u64,
+        index: usize,
+        (skew_ms, dir): (u64, TempDir),
+    ) -> Result<Self, Fault> {
         let dice = Dice::of(("node", seed, index));
         let identity_seed = dice.seed();
         let name = IdentityKey::from_seed(&identity_seed).server_name().to_owned();
@@ -81,7 +88,7 @@ impl Node {
             identity_seed,
             verify_seed: dice.seed(),
             skew_ms,
-            dir: directory()?,
+            dir,
         })
     }
 
@@ -145,10 +152,12 @@ impl Node {
     }
 }
 
-/// In memory where the system has such a place: a run writes many small transactions.
-pub(crate) fn directory() -> Result<TempDir, Fault> {
+/// A place for the database of one of so many nodes. In memory where the system has such a place,
+/// since a run writes many small transactions; hundreds of databases would fill it.
+pub(crate) fn directory(nodes: usize) -> Result<TempDir, Fault> {
     let memory = Path::new("/dev/shm");
-    let in_memory = memory.is_dir().then(|| tempfile::tempdir_in(memory));
+    let fits = nodes <= MAX_IN_MEMORY && memory.is_dir();
+    let in_memory = fits.then(|| tempfile::tempdir_in(memory));
     Ok(match in_memory {
         Some(Ok(dir)) => dir,
         _ => tempfile::tempdir()?,
@@ -159,7 +168,7 @@ pub(crate) fn directory() -> Result<TempDir, Fault> {
 pub(crate) fn empty_database() -> Result<&'static [u8], Fault> {
     static EMPTY: OnceLock<Option<Vec<u8>>> = OnceLock::new();
     let made = EMPTY.get_or_init(|| {
-        let dir = directory().ok()?;
+        let dir = directory(1).ok()?;
         drop(Store::open(dir.path(), Mode::Inline).ok()?);
         std::fs::read(dir.path().join(DATABASE_FILE)).ok()
     });

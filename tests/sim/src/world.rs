@@ -55,7 +55,8 @@ impl World {
     pub(crate) fn new(script: Script) -> Result<Rc<Self>, Fault> {
         let mut nodes = Vec::with_capacity(script.nodes.len());
         for (index, plan) in script.nodes.iter().enumerate() {
-            let node = Node::draw(script.seed, index, plan.skew_ms)?;
+            let dir = life::directory(script.nodes.len())?;
+            let node = Node::draw(script.seed, index, (plan.skew_ms, dir))?;
             node.give_database(life::empty_database()?)?;
             nodes.push(node);
         }
