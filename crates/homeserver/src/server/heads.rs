@@ -6,7 +6,9 @@ use messagehub_protocol::{
     limits::{MAX_DIGEST_ROOMS, MAX_HEADS_PER_ROOM},
     wire::heads::{HeadsRequest, HeadsResponse, MAX_LISTED_ROOMS, part_digests, part_of},
 };
-use messagehub_store::{Room, Snapshot, StoreError, events, extremities, pending};
+use messagehub_store::{
+    Room, Snapshot, StoreError, events, extremities, joins_under_way, memberships, pending, rooms,
+};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 
 use crate::{Homeserver, digests, ingest::verify, peers::Peers, records, server::access};
@@ -23,27 +25,56 @@ pub async fn compare(
 ) -> Result<HeadsResponse, StoreError> {
     records::heard(hs, &origin, std::mem::take(&mut asked.records)).await?;
     let (us, peers, asker) = (hs.server_name().to_owned(), hs.peers.clone(), origin.clone());
-    let (mut answer, behind) = hs
+    let (mut answer, behind, lost) = hs
         .store
         .read(move |snap| {
             let mut answer = digests_for(snap, &peers, (&us, &asker), &asked)?;
-            let mut behind = Vec::new();
+            let (mut behind, mut lost) = (Vec::new(), Vec::new());
             for (room_id, theirs) in asked.heads {
+                if is_lost(snap, &us, &room_id)? {
+                    lost.push(room_id.clone());
+                }
                 let Some(room) = shared(snap, &room_id, &asker)? else { continue };
                 if lacks(snap, &theirs)? {
                     behind.push(room_id.clone());
                 }
                 answer.heads.insert(room_id, of_room(snap, &room)?);
             }
-            Ok::<_, StoreError>((answer, behind))
+            Ok::<_, StoreError>((answer, behind, lost))
         })
         .await?;
+    // Whoever asks about a room may believe that we are in it, and say nothing else of it to us.
+    if !lost.is_empty() {
+        let believer = origin.clone();
+        let noted = hs.store.write(move |txn| {
+            for room_id in lost {
+                joins_under_way::believe(txn, &room_id, &believer)?;
+            }
+            Ok::<_, StoreError>(())
+        });
+        noted.await?;
+    }
     // Whoever names heads is asked for them, and nobody else: invented ones cost their inventor.
     if !behind.is_empty() {
         hs.peers.note_ahead(&origin, behind, hs.clock.now_ms());
     }
     answer.records = records::for_server(hs, &origin).await?;
     Ok(answer)
+}
+
+/// Whether we are not in a room, as far as we know, and have asked to join it.
+fn is_lost(
+    snap: &Snapshot<'_>,
+    us: &ServerName,
+    room_id: &OwnedRoomId,
+) -> Result<bool, StoreError> {
+    if joins_under_way::answers(snap, room_id)?.is_none() {
+        return Ok(false);
+    }
+    match rooms::find(snap, room_id)? {
+        Some(room) => Ok(!memberships::is_server_in(snap, room.nid, us)?),
+        None => Ok(true),
+    }
 }
 
 /// The part of the answer that is about digests.

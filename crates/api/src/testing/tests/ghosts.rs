@@ -46,11 +46,22 @@ async fn public_room(hs: &Homeserver, by: &Session) -> OwnedRoomId {
     create::room(hs, &by.user_id, public).await.unwrap()
 }
 
-async fn ghost() -> Ghost {
+/// What xena was to the room before she was invited.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    Stranger,
+    /// She had come and gone: her server remembers the room and who was in it.
+    Member,
+}
+
+async fn ghost(past: Past) -> Ghost {
     let mut net = Net::new();
     let (a, s, x) = (net.start(1), net.start(3), net.start(4));
     let (alice, sam, xena) = (a.user("alice").await, s.user("sam").await, x.user("xena").await);
     let room_id = shared_room(&mut net, (&a, &alice), (&s, &sam)).await;
+    if past == Past::Member {
+        come_and_go(&mut net, [(&a, &alice), (&s, &sam), (&x, &xena)], &room_id).await;
+    }
     net.drive(invite(&a.hs, &alice, &room_id, &xena.user_id)).await;
     let invited = Some(MembershipState::Invite);
     net.until("xena and sam know of the invite", || async {
@@ -76,13 +87,33 @@ async fn ghost() -> Ghost {
     Ghost { net, alice: (a, alice), xena: (x, xena), room_id }
 }
 
+/// The third is invited by the first, joins and leaves, and all know of it.
+async fn come_and_go(net: &mut Net, people: [(&Node, &Session); 3], room_id: &OwnedRoomId) {
+    let [(a, alice), (s, _), (x, xena)] = people;
+    let xena_is = |node: &Node| {
+        let (hs, user_id) = (node.hs.clone(), xena.user_id.clone());
+        async move { membership(&hs, room_id, &user_id).await }
+    };
+    net.drive(invite(&a.hs, alice, room_id, &xena.user_id)).await;
+    let invited = Some(MembershipState::Invite);
+    net.until("the invite arrives", || async { xena_is(x).await == invited }).await;
+    net.drive(join(&x.hs, xena, room_id, Vec::new())).await;
+    net.drive(leave::leave(&x.hs, &xena.user_id, room_id.clone(), None)).await.unwrap();
+    let left = Some(MembershipState::Leave);
+    net.until("both see her leave", || async {
+        xena_is(a).await == left && xena_is(s).await == left
+    })
+    .await;
+}
+
 fn wait(net: &Net) {
     net.clock.as_ref().unwrap().advance(LONG_MS);
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_was_let_in_without_knowing_comes_in_through_those_who_believe_it() {
-    let Ghost { mut net, alice: (a, alice), xena: (x, xena), room_id } = ghost().await;
+    let Ghost { mut net, alice: (a, alice), xena: (x, xena), room_id } =
+        ghost(Past::Stranger).await;
     // The one that let her in is asked first, and is no member any more.
     wait(&net);
     net.drive(tokio::time::sleep(Duration::from_secs(70))).await;
@@ -105,9 +136,30 @@ async fn whoever_was_let_in_without_knowing_comes_in_through_those_who_believe_i
     drop(alice);
 }
 
+/// Who remembers a room answers questions about it: the others have no reason to introduce
+/// themselves, and nothing but their questions shows that they believe in the join.
+#[tokio::test(start_paused = true)]
+async fn whoever_had_been_in_the_room_before_comes_in_too() {
+    let Ghost { mut net, alice: (a, _alice), xena: (x, xena), room_id } = ghost(Past::Member).await;
+    wait(&net);
+    net.drive(tokio::time::sleep(Duration::from_secs(70))).await;
+    assert_eq!(
+        membership(&x.hs, &room_id, &xena.user_id).await,
+        Some(MembershipState::Invite),
+        "nobody who is in the room has been reached"
+    );
+    net.hub.set_link(a.name(), x.name(), Link::Up);
+    net.until("xena is in", || async {
+        membership(&x.hs, &room_id, &xena.user_id).await == Some(MembershipState::Join)
+            && shape(&a.hs, &room_id).await == shape(&x.hs, &room_id).await
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_does_not_want_in_any_more_is_no_member_of_those_who_believe_it() {
-    let Ghost { mut net, alice: (a, _alice), xena: (x, xena), room_id } = ghost().await;
+    let Ghost { mut net, alice: (a, _alice), xena: (x, xena), room_id } =
+        ghost(Past::Stranger).await;
     // She refuses the invite; only the server of whoever invited her is told of that.
     net.drive(leave::leave(&x.hs, &xena.user_id, room_id.clone(), None)).await.unwrap();
     wait(&net);
