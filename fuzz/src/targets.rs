@@ -263,7 +263,7 @@ pub fn x_matrix_header(header: &[u8]) -> String {
         let again = RequestSignature::parse(&signature.header_value());
         assert_eq!(again.ok().as_ref(), Some(signature));
     }
-    let keys = read_server_keys_header(header, server_name!("example.org"));
+    let keys = read_server_keys_header(header, server_name!("example.org"), None);
     let (signature, keys) = (signature.map(|_| "read"), keys.map(|_| "read"));
     format!("signature {}, keys {}", ended(signature), ended(keys))
 }

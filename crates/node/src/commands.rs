@@ -14,6 +14,7 @@ use crate::{
     cli::{KeysCommand, UserCommand},
     config::Config,
     data_dir::DataDir,
+    print,
     rotation::Rotation,
     status::Status,
     wiring,
@@ -35,17 +36,11 @@ impl Format {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command line tool")]
-fn print(text: &str) {
-    println!("{text}");
-}
-
 /// `messagehub id`. Creates the keys where there are none, as the first start would.
 pub(crate) fn id(data: &DataDir, config: &Config) -> Result<(), AnyError> {
     let identity = IdentityKey::from_seed(&data.seeds()?.identity);
     let server_name = identity.server_name();
-    print(&format!("{server_name}\n@{}:{server_name}", config.first_user));
-    Ok(())
+    print(&format!("{server_name}\n@{}:{server_name}", config.first_user))
 }
 
 /// `messagehub user …`.
@@ -62,7 +57,7 @@ pub(crate) async fn user(command: &UserCommand, data: &DataDir) -> Result<(), An
                     accounts::add(&stopped(data).await?, localpart, password).await?.to_string()
                 }
             };
-            print(user_id.trim());
+            print(user_id.trim())?;
         }
         UserCommand::Password { localpart } => {
             let password = ask::new_password()?;
@@ -73,7 +68,7 @@ pub(crate) async fn user(command: &UserCommand, data: &DataDir) -> Result<(), An
                 }
                 None => accounts::set_password(&stopped(data).await?, localpart, password).await?,
             }
-            print("the password is set");
+            print("the password is set")?;
         }
         UserCommand::List => {
             let users = match running {
@@ -81,7 +76,7 @@ pub(crate) async fn user(command: &UserCommand, data: &DataDir) -> Result<(), An
                 None => accounts::list(&stopped(data).await?).await?,
             };
             for user in users {
-                print(user.as_str());
+                print(user.as_str())?;
             }
         }
     }
@@ -96,7 +91,7 @@ pub(crate) async fn keys(command: &KeysCommand, data: &DataDir) -> Result<(), An
                 Some(node) => node.put("/keys/rotate", &()).await?,
                 None => Rotation::new(stopped(data).await?, data.clone()).rotate().await?,
             };
-            print(&format!("this node signs with {} from now on", key_id.trim()));
+            print(&format!("this node signs with {} from now on", key_id.trim()))?;
         }
     }
     Ok(())
@@ -129,25 +124,22 @@ async fn show(
         Format::Json => print(json.trim()),
         Format::Human => print(&human(&serde_json::from_str(&json)?)),
     }
-    Ok(())
 }
 
 /// `messagehub backup FILE`.
 pub(crate) fn backup(data: &DataDir, file: &Path) -> Result<(), AnyError> {
     messagehub_store::backup::backup(data.path(), file)?;
-    print(&format!("the database is copied to {}", file.display()));
-    Ok(())
+    print(&format!("the database is copied to {}", file.display()))
 }
 
 /// `messagehub check`.
 pub(crate) fn check(data: &DataDir) -> Result<(), AnyError> {
     let report = messagehub_store::backup::check(data.path())?;
     if report.is_sound() {
-        print("the database is sound");
-        return Ok(());
+        return print("the database is sound");
     }
     for problem in &report.problems {
-        print(problem);
+        print(problem)?;
     }
     Err("the database is damaged; nothing was changed".into())
 }

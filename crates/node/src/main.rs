@@ -18,7 +18,10 @@ mod serve;
 mod status;
 mod wiring;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
@@ -48,6 +51,15 @@ fn complain(error: &dyn std::error::Error) {
     eprintln!("messagehub: {error}");
 }
 
+/// Prints on standard output. Whoever closed the pipe, as `head` does, wants no more of it: that is
+/// no error.
+fn print(text: &str) -> Result<(), AnyError> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 fn run(cli: &Cli) -> Result<(), AnyError> {
     let data = DataDir::open(cli.data.clone())?;
     let usual = data.config_file();
@@ -74,6 +86,6 @@ fn run(cli: &Cli) -> Result<(), AnyError> {
 /// A runtime whose tasks share one thread. What takes long has threads of its own: SQLite's, and
 /// those for passwords and media. With more threads for the rest, each answer wakes a second one
 /// that finds nothing to do (decision 9).
-fn one_thread(name: &str) -> std::io::Result<Runtime> {
+fn one_thread(name: &str) -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(1).thread_name(name).enable_all().build()
 }

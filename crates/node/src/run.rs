@@ -16,7 +16,7 @@ use crate::{
     admin::{self, Admin},
     config::Config,
     data_dir::DataDir,
-    listen, metrics, observability,
+    listen, metrics, observability, print,
     rotation::Rotation,
     serve, wiring,
 };
@@ -126,7 +126,7 @@ async fn welcome(hs: &Homeserver, config: &Config, address: SocketAddr) -> Resul
     let users = accounts::list(hs).await?;
     let user_id = users.iter().find(|id| **id == first).or(users.first()).unwrap_or(&first);
     let names = user_directory::names(hs).await?.join(" or ");
-    say(&format!(
+    print(&format!(
         "MessageHub runs.\n\
          \n\
          server name    {}\n\
@@ -142,11 +142,5 @@ async fn welcome(hs: &Homeserver, config: &Config, address: SocketAddr) -> Resul
          \x20   messagehub user password {}\n",
         hs.server_name(),
         user_id.localpart(),
-    ));
-    Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "what the owner of the node is told at its start")]
-fn say(text: &str) {
-    println!("{text}");
+    ))
 }

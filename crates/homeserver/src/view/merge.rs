@@ -26,6 +26,8 @@ mod tests;
 
 /// What each branch has for the keys in which branches differ.
 type Conflicts = BTreeMap<Key, Vec<Option<EventNid>>>;
+/// The same without the branches: each event once.
+type Candidates = HashMap<Key, Vec<OwnedEventId>>;
 
 /// The state of a room after branches with these states come together; an empty state for none.
 ///
@@ -78,9 +80,9 @@ fn branches(
     conflicts: &Conflicts,
     count: usize,
     known: &mut Known,
-) -> Result<(Vec<Vec<Place>>, HashMap<Key, Vec<OwnedEventId>>), ViewError> {
+) -> Result<(Vec<Vec<Place>>, Candidates), ViewError> {
     let mut branches = vec![Vec::with_capacity(conflicts.len()); count];
-    let mut conflicting = HashMap::with_capacity(conflicts.len());
+    let mut conflicting = Candidates::with_capacity(conflicts.len());
     for (key, values) in conflicts {
         let mut places = BTreeSet::new();
         for (branch, nid) in branches.iter_mut().zip(values) {
