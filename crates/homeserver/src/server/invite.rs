@@ -132,8 +132,10 @@ fn checked(
 }
 
 /// Stores the invite, unless this server is in the room: then the room's own state, which we have
-/// or get, says who is invited, and by whom that may be done. A second invite of the same server
-/// while the first is open says nothing new.
+/// or get, says who is invited, and by whom that may be done. Where it has our user joined, it may be
+/// that we were sent out and have not heard of it, and then the room tells us nothing more: the
+/// invite is to come again. A second invite of the same server while the first is open says nothing
+/// new.
 fn keep(
     txn: &mut Txn<'_>,
     us: &ServerName,
@@ -145,12 +147,17 @@ fn keep(
         return Err(MembershipError::BadEvent("the room has another version".to_owned()));
     }
     let inviter = signed.pdu().sender().server_name();
-    if memberships::is_server_in(txn, room.nid, us)? {
-        let is_admitted = is_admitted(txn, &room, inviter)?;
-        return if is_admitted { Ok(()) } else { Err(AccessError::Excluded.into()) };
-    }
     let known = memberships::find(txn, room.nid, invited)?;
-    match known.as_ref().map(|known| &known.membership) {
+    let membership = known.as_ref().map(|known| &known.membership);
+    if memberships::is_server_in(txn, room.nid, us)? {
+        if !is_admitted(txn, &room, inviter)? {
+            return Err(AccessError::Excluded.into());
+        }
+        let is_joined = membership == Some(&MembershipState::Join);
+        let is_known = events::find_nid(txn, signed.pdu().event_id())?.is_some();
+        return if is_joined && !is_known { Err(MembershipError::NotYet) } else { Ok(()) };
+    }
+    match membership {
         Some(MembershipState::Join | MembershipState::Ban) => return Ok(()),
         Some(MembershipState::Invite) => {
             let open = known.and_then(|known| known.event);
