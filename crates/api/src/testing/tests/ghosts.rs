@@ -110,19 +110,29 @@ fn wait(net: &Net) {
     net.clock.as_ref().unwrap().advance(LONG_MS);
 }
 
+/// A long while in which nobody who believes in the join is reached, and then one of them is.
+async fn meet_after_long(
+    net: &mut Net,
+    a: &Node,
+    (x, xena): (&Node, &Session),
+    room_id: &OwnedRoomId,
+) {
+    wait(net);
+    net.drive(tokio::time::sleep(Duration::from_secs(70))).await;
+    assert_eq!(
+        membership(&x.hs, room_id, &xena.user_id).await,
+        Some(MembershipState::Invite),
+        "nobody who is in the room has been reached"
+    );
+    net.hub.set_link(a.name(), x.name(), Link::Up);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_was_let_in_without_knowing_comes_in_through_those_who_believe_it() {
     let Ghost { mut net, alice: (a, alice), xena: (x, xena), room_id } =
         ghost(Past::Stranger).await;
     // The one that let her in is asked first, and is no member any more.
-    wait(&net);
-    net.drive(tokio::time::sleep(Duration::from_secs(70))).await;
-    assert_eq!(
-        membership(&x.hs, &room_id, &xena.user_id).await,
-        Some(MembershipState::Invite),
-        "nobody who is in the room has been reached"
-    );
-    net.hub.set_link(a.name(), x.name(), Link::Up);
+    meet_after_long(&mut net, &a, (&x, &xena), &room_id).await;
     net.until("xena is in", || async {
         membership(&x.hs, &room_id, &xena.user_id).await == Some(MembershipState::Join)
     })
@@ -141,14 +151,7 @@ async fn whoever_was_let_in_without_knowing_comes_in_through_those_who_believe_i
 #[tokio::test(start_paused = true)]
 async fn whoever_had_been_in_the_room_before_comes_in_too() {
     let Ghost { mut net, alice: (a, _alice), xena: (x, xena), room_id } = ghost(Past::Member).await;
-    wait(&net);
-    net.drive(tokio::time::sleep(Duration::from_secs(70))).await;
-    assert_eq!(
-        membership(&x.hs, &room_id, &xena.user_id).await,
-        Some(MembershipState::Invite),
-        "nobody who is in the room has been reached"
-    );
-    net.hub.set_link(a.name(), x.name(), Link::Up);
+    meet_after_long(&mut net, &a, (&x, &xena), &room_id).await;
     net.until("xena is in", || async {
         membership(&x.hs, &room_id, &xena.user_id).await == Some(MembershipState::Join)
             && shape(&a.hs, &room_id).await == shape(&x.hs, &room_id).await
