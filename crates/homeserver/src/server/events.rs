@@ -132,21 +132,25 @@ fn between(
     let limit = wanted.limit.min(MAX_EVENTS);
     // The latest ones may be unknown here as well as known; what is asked for is before them.
     let reach = limit + latest.len();
+    let is_given = |event: &StoredEvent| {
+        event.standing != Standing::Rejected
+            && event.pdu.depth() >= wanted.min_depth
+            && !latest.iter().any(|id| id == event.pdu.event_id())
+    };
     let mut found = match wanted.order {
         Order::OldestFirst => match edges::successors(snap, room, known, reach)? {
             Some(found) => found,
-            None => oldest(snap, room, (latest, known), reach)?,
+            None => {
+                let walk = edges::Walk { room, from: latest, known, limit: edges::MAX_WALK };
+                oldest(snap, walk, is_given, limit)?
+            }
         },
         Order::NewestFirst => {
             let walk = edges::Walk { room, from: latest, known, limit: reach };
             edges::ancestors(snap, walk)?
         }
     };
-    found.retain(|event| {
-        event.standing != Standing::Rejected
-            && event.pdu.depth() >= wanted.min_depth
-            && !latest.iter().any(|id| id == event.pdu.event_id())
-    });
+    found.retain(is_given);
     found.truncate(limit);
     // An order in which each can be judged when it comes.
     if wanted.order == Order::NewestFirst {
@@ -155,17 +159,21 @@ fn between(
     Ok(found)
 }
 
-/// The oldest events before some, of those within one walk: of a long one only what is given is
-/// kept.
+/// The oldest events of a walk, of those that are given: of a long one nothing else is kept.
 fn oldest(
     snap: &Snapshot<'_>,
-    room: RoomNid,
-    (from, known): (&[OwnedEventId], &[OwnedEventId]),
+    walk: edges::Walk<'_>,
+    is_given: impl Fn(&StoredEvent) -> bool,
     limit: usize,
 ) -> Result<Vec<StoredEvent>, StoreError> {
-    let walk = edges::Walk { room, from, known, limit: edges::MAX_WALK };
-    let nids = edges::ancestor_nids(snap, walk)?;
-    events::load_many(snap, nids.into_iter().rev().take(limit))
+    let mut found = Vec::new();
+    for nid in edges::ancestor_nids(snap, walk)?.into_iter().rev() {
+        if found.len() >= limit {
+            break;
+        }
+        found.extend(Some(events::get(snap, nid)?).filter(&is_given));
+    }
+    Ok(found)
 }
 
 /// One event.
