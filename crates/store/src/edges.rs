@@ -98,10 +98,7 @@ pub fn ancestors(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<StoredEvent>
 }
 
 /// As [`ancestors`], by their integers: a long walk is not held in memory as a whole.
-///
-/// # Errors
-/// Fails when the database does.
-pub fn ancestor_nids(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<EventNid>, StoreError> {
+fn ancestor_nids(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<EventNid>, StoreError> {
     let mut frontier = Frontier {
         snap,
         room: walk.room,
@@ -136,37 +133,45 @@ pub fn ancestor_nids(snap: &Snapshot<'_>, walk: Walk<'_>) -> Result<Vec<EventNid
 /// Events of a timeline that are read at once.
 const PAGE: usize = 128;
 
-/// At most `limit` placed events that are neither among `known` nor before them, each after those
-/// before it: what a long gap is filled with from its old end, at the cost of what is given.
+/// At most `walk.limit` placed events that are neither among `walk.known` nor before them, each
+/// after those before it, of those that are given: what a long gap is filled with from its old end,
+/// at the cost of what is given.
 ///
-/// The timeline is read on from where the oldest of `known` stands. What events of it follow that
-/// is not in it, such as a branch that came earlier, goes first. `None` where nothing of `known` is
-/// in the timeline.
+/// The timeline is read on from where the oldest of `known` stands, beyond `walk.from`. Branches
+/// that came before that, to `walk.from` or to what of the timeline follows them, go first. Where
+/// nothing of `known` is in the timeline, it is the oldest of what is before `walk.from`.
 ///
 /// # Errors
 /// Fails when the database does.
-pub fn successors(
+pub fn oldest_first(
     snap: &Snapshot<'_>,
-    room: RoomNid,
-    known: &[OwnedEventId],
-    limit: usize,
-) -> Result<Option<Vec<StoredEvent>>, StoreError> {
+    walk: Walk<'_>,
+    is_given: impl Fn(&StoredEvent) -> bool,
+) -> Result<Vec<StoredEvent>, StoreError> {
     let mut heads = Vec::new();
-    for id in known {
-        heads.extend(events::find(snap, id)?.filter(|event| event.room == room));
+    for id in walk.known {
+        heads.extend(events::find(snap, id)?.filter(|event| event.room == walk.room));
     }
-    let Some(start) = heads.iter().filter_map(|head| head.pos).min() else { return Ok(None) };
+    let Some(start) = heads.iter().filter_map(|head| head.pos).min() else {
+        return oldest_ancestors(snap, walk, is_given);
+    };
     let mut seen = history_since(snap, start, heads)?;
-    let (mut found, mut earlier) = (Vec::new(), Vec::new());
+    let mut earlier = Vec::new();
+    for id in walk.from {
+        let event = events::find(snap, id)?.filter(|event| !seen.contains(&event.nid));
+        let is_ahead = |event: &StoredEvent| event.pos.is_some_and(|pos| pos > start);
+        earlier.extend(event.filter(|event| !is_ahead(event)).map(|_| id.clone()));
+    }
+    let mut found = Vec::new();
     let mut after = start;
     let mut looked_at = 0;
-    while found.len() < limit && looked_at < MAX_WALK {
-        let page =
-            events::page(snap, room, (after, StreamPos(i64::MAX)), Direction::Forward, PAGE)?;
+    while found.len() < walk.limit && looked_at < MAX_WALK {
+        let all = (after, StreamPos(i64::MAX));
+        let page = events::page(snap, walk.room, all, Direction::Forward, PAGE)?;
         let Some(last) = page.last().and_then(|event| event.pos) else { break };
         (after, looked_at) = (last, looked_at + page.len());
         for event in page {
-            if found.len() >= limit || !seen.insert(event.nid) {
+            if found.len() >= walk.limit || !seen.insert(event.nid) {
                 continue;
             }
             for prev in event.pdu.prev_events() {
@@ -175,22 +180,36 @@ pub fn successors(
                     earlier.push(prev.clone());
                 }
             }
-            found.push(event);
+            found.extend(Some(event).filter(&is_given));
         }
     }
     if earlier.is_empty() {
-        return Ok(Some(found));
+        return Ok(found);
     }
-    let walk = Walk { room, from: &earlier, known, limit: MAX_WALK };
-    let given: HashSet<EventNid> = found.iter().map(|event| event.nid).collect();
-    let mut branch = ancestor_nids(snap, walk)?;
-    branch.reverse();
-    branch.retain(|nid| !given.contains(nid));
-    branch.truncate(limit);
-    let mut all = events::load_many(snap, branch)?;
+    let ahead: HashSet<EventNid> = found.iter().map(|event| event.nid).collect();
+    let branches = Walk { from: &earlier, ..walk };
+    let is_new = |event: &StoredEvent| !ahead.contains(&event.nid) && is_given(event);
+    let mut all = oldest_ancestors(snap, branches, is_new)?;
     all.append(&mut found);
-    all.truncate(limit);
-    Ok(Some(all))
+    all.truncate(walk.limit);
+    Ok(all)
+}
+
+/// The oldest `walk.limit` of the events that [`ancestors`] would find without a limit, of those
+/// that are given: of a long walk nothing else is kept.
+fn oldest_ancestors(
+    snap: &Snapshot<'_>,
+    walk: Walk<'_>,
+    is_given: impl Fn(&StoredEvent) -> bool,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut found = Vec::new();
+    for nid in ancestor_nids(snap, Walk { limit: MAX_WALK, ..walk })?.into_iter().rev() {
+        if found.len() >= walk.limit {
+            break;
+        }
+        found.extend(Some(events::get(snap, nid)?).filter(&is_given));
+    }
+    Ok(found)
 }
 
 /// Some events and those before them, back to a place in the timeline.

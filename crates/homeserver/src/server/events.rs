@@ -130,50 +130,25 @@ fn between(
     let latest = &wanted.latest[..wanted.latest.len().min(MAX_IDS)];
     let known = &wanted.earliest[..wanted.earliest.len().min(MAX_IDS)];
     let limit = wanted.limit.min(MAX_EVENTS);
-    // The latest ones may be unknown here as well as known; what is asked for is before them.
-    let reach = limit + latest.len();
     let is_given = |event: &StoredEvent| {
         event.standing != Standing::Rejected
             && event.pdu.depth() >= wanted.min_depth
             && !latest.iter().any(|id| id == event.pdu.event_id())
     };
-    let mut found = match wanted.order {
-        Order::OldestFirst => match edges::successors(snap, room, known, reach)? {
-            Some(found) => found,
-            None => {
-                let walk = edges::Walk { room, from: latest, known, limit: edges::MAX_WALK };
-                oldest(snap, walk, is_given, limit)?
-            }
-        },
+    let walk = edges::Walk { room, from: latest, known, limit };
+    match wanted.order {
+        Order::OldestFirst => edges::oldest_first(snap, walk, is_given),
         Order::NewestFirst => {
-            let walk = edges::Walk { room, from: latest, known, limit: reach };
-            edges::ancestors(snap, walk)?
+            // The latest ones may be unknown here as well as known; what is asked for is before them.
+            let reach = edges::Walk { limit: limit + latest.len(), ..walk };
+            let mut found = edges::ancestors(snap, reach)?;
+            found.retain(is_given);
+            found.truncate(limit);
+            // An order in which each can be judged when it comes.
+            found.reverse();
+            Ok(found)
         }
-    };
-    found.retain(is_given);
-    found.truncate(limit);
-    // An order in which each can be judged when it comes.
-    if wanted.order == Order::NewestFirst {
-        found.reverse();
     }
-    Ok(found)
-}
-
-/// The oldest events of a walk, of those that are given: of a long one nothing else is kept.
-fn oldest(
-    snap: &Snapshot<'_>,
-    walk: edges::Walk<'_>,
-    is_given: impl Fn(&StoredEvent) -> bool,
-    limit: usize,
-) -> Result<Vec<StoredEvent>, StoreError> {
-    let mut found = Vec::new();
-    for nid in edges::ancestor_nids(snap, walk)?.into_iter().rev() {
-        if found.len() >= limit {
-            break;
-        }
-        found.extend(Some(events::get(snap, nid)?).filter(&is_given));
-    }
-    Ok(found)
 }
 
 /// One event.

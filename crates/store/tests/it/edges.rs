@@ -14,7 +14,10 @@ use crate::support::{Server, apply, message};
 /// ```text
 /// a ← b ← c ← f
 /// a ← d ← e ← f
+/// a ← x
 /// ```
+///
+/// in the order of their letters, but that `x` comes after `a`.
 fn graph(
     txn: &mut Txn<'_>,
     server: &Server,
@@ -23,8 +26,9 @@ fn graph(
     let mut room = server.create_room(txn, alice)?;
     let mut nids = HashMap::new();
     let mut ids = HashMap::new();
-    let order: [(&str, &[&str]); 6] = [
+    let order: [(&str, &[&str]); 7] = [
         ("a", &[]),
+        ("x", &["a"]),
         ("b", &["a"]),
         ("c", &["b"]),
         ("d", &["a"]),
@@ -90,13 +94,20 @@ async fn successors_are_what_follows_in_an_order_in_which_each_can_be_judged() {
         .write(move |txn| {
             let (room, ids) = graph(txn, &server, &alice)?;
             let names: HashMap<_, _> = ids.iter().map(|(name, id)| (id.clone(), *name)).collect();
-            let after = |known: &[&str], limit| {
+            let between = |known: &[&str], latest: &[&str], limit, left_out: &str| {
                 let known: Vec<_> = known.iter().map(|name| ids[name].clone()).collect();
-                let found = edges::successors(txn, room.nid, &known, limit).unwrap().unwrap();
-                found.iter().map(|event| names[event.pdu.event_id()]).collect::<String>()
+                let from: Vec<_> = latest.iter().map(|name| ids[name].clone()).collect();
+                let walk = Walk { room: room.nid, from: &from, known: &known, limit };
+                let name = |event: &events::StoredEvent| {
+                    names.get(event.pdu.event_id()).copied().unwrap_or("·")
+                };
+                let is_given = |event: &events::StoredEvent| !left_out.contains(name(event));
+                let found = edges::oldest_first(txn, walk, is_given).unwrap();
+                found.iter().map(name).collect::<String>()
             };
-            assert_eq!(after(&["a"], 9), "bcdef");
-            assert_eq!(after(&["a"], 2), "bc");
+            let after = |known: &[&str], limit| between(known, &[], limit, "");
+            assert_eq!(after(&["a"], 9), "xbcdef");
+            assert_eq!(after(&["a"], 2), "xb");
             assert_eq!(after(&["c"], 9), "def");
             assert_eq!(after(&["c", "d"], 9), "ef");
             assert_eq!(after(&["f"], 9), "");
@@ -104,8 +115,15 @@ async fn successors_are_what_follows_in_an_order_in_which_each_can_be_judged() {
             assert_eq!(after(&["d"], 9), "bcef");
             assert_eq!(after(&["e"], 9), "bcf");
             assert_eq!(after(&["e"], 2), "bc");
-            let unknown = OwnedEventId::try_from("$unknown").unwrap();
-            assert!(edges::successors(txn, room.nid, &[unknown], 9)?.is_none());
+            // What is not given takes no place of what is.
+            assert_eq!(between(&["e"], &[], 2, "b"), "cf");
+            assert_eq!(between(&["a"], &[], 2, "xb"), "cd");
+            // A branch that came earlier and that nothing followed, when it is asked for.
+            assert_eq!(between(&["f"], &["x"], 9, ""), "x");
+            assert_eq!(between(&["c"], &["x", "e"], 9, "e"), "xdf");
+            assert_eq!(between(&["c"], &["b"], 9, ""), "def");
+            // Nothing of ours is known: the oldest of what is before.
+            assert_eq!(between(&[], &["c"], 3, "·"), "abc");
             Ok::<_, StoreError>(())
         })
         .await
