@@ -13,6 +13,7 @@ use ruma::{
 use tokio::sync::watch;
 
 use crate::{
+    Mode,
     cache::Cache,
     changes::RecentChanges,
     ids::{EventNid, KeyNid, RoomNid, ServerNid, StreamPos, UserNid},
@@ -77,16 +78,16 @@ pub(crate) enum Learned {
 }
 
 impl Shared {
-    pub(crate) fn new(position: StreamPos) -> Self {
+    pub(crate) fn new(position: StreamPos, mode: Mode) -> Self {
         Self {
             position: watch::Sender::new(position),
             recent: RecentChanges::after(position),
             writes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
-            nodes: Cache::new(MAX_NODE_BYTES),
-            pdus: Cache::new(MAX_PDU_BYTES),
+            nodes: Cache::new(mode.share(MAX_NODE_BYTES)),
+            pdus: Cache::new(mode.share(MAX_PDU_BYTES)),
             standings: Cache::new(MAX_STANDINGS),
-            server_keys: Cache::new(MAX_SERVER_KEYS_BYTES),
+            server_keys: Cache::new(mode.share(MAX_SERVER_KEYS_BYTES)),
             unread: UnreadCache::default(),
             owners: Owners::default(),
             activity: Activity::default(),

@@ -38,9 +38,20 @@ pub enum Mode {
     /// Threads of the store: what the node uses. A write is acknowledged when it is on the disk.
     Threaded,
     /// The caller's thread, each write committed alone: one run is one thread and
-    /// repeats from its seed. For the simulator; survives the death of the process
-    /// but, for speed, not that of the machine.
+    /// repeats from its seed. For the simulator, whose thousand stores in one process
+    /// have a sixteenth of the cache each; survives the death of the process but, for
+    /// speed, not that of the machine.
     Inline,
+}
+
+impl Mode {
+    /// Of this much of a cache, what a store gets.
+    pub(crate) fn share(self, whole: usize) -> usize {
+        match self {
+            Self::Threaded => whole,
+            Self::Inline => whole / 16,
+        }
+    }
 }
 
 /// For the metrics: how well writes are grouped.
@@ -101,7 +112,7 @@ impl Store {
         migrations::run(&mut conn, &path)?;
         let damaged = |error| migrations::as_open_error(error, &path);
         let counters = Counters::load(&conn).map_err(damaged)?;
-        let shared = Arc::new(Shared::new(StreamPos(counters.given.last)));
+        let shared = Arc::new(Shared::new(StreamPos(counters.given.last), mode));
         let session = WriteSession::new(conn, Arc::clone(&shared), counters);
         let engine = match mode {
             Mode::Inline => Engine::Inline(Mutex::new(session)),
@@ -307,7 +318,7 @@ fn open_writer(path: &Path, mode: Mode) -> Result<Connection, OpenError> {
     // 16 MB of log between checkpoints: a page that changes often is copied back once.
     conn.pragma_update(None, "wal_autocheckpoint", 4_096)?;
     conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    settings(&conn, 32)?;
+    settings(&conn, mode.share(32 * 1024))?;
     Ok(conn)
 }
 
@@ -316,13 +327,14 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    settings(&conn, 8)?;
+    settings(&conn, 8 * 1024)?;
     Ok(conn)
 }
 
-fn settings(conn: &Connection, cache_mib: i64) -> Result<(), OpenError> {
+fn settings(conn: &Connection, cache_kib: usize) -> Result<(), OpenError> {
     // Negative: in KiB.
-    conn.pragma_update(None, "cache_size", -cache_mib * 1024)?;
+    let kib = i64::try_from(cache_kib).unwrap_or(i64::MAX);
+    conn.pragma_update(None, "cache_size", -kib)?;
     // Plans do not depend on bound values: else SQLite prepares a statement anew whenever
     // a range or a limit is bound to another value, which costs more than running it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::open_existing;
 use crate::{
-    OpenError, Room, Snapshot, StoreError, StreamPos, extremities, migrations, room_state, rooms,
-    shared::Shared,
+    Mode, OpenError, Room, Snapshot, StoreError, StreamPos, extremities, migrations, room_state,
+    rooms, shared::Shared,
 };
 
 /// Problems reported at most: one is reason enough to go to a backup.
@@ -109,7 +109,7 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         report.add("the schema is of an older version: start the node once, then check again");
         return Ok(report);
     }
-    let shared = Shared::new(StreamPos::ZERO);
+    let shared = Shared::new(StreamPos::ZERO, Mode::Threaded);
     if let Err(error) = invariants(&Snapshot::committed(&conn, &shared), &mut report) {
         report.add(error.to_string());
     }
