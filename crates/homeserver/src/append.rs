@@ -11,7 +11,8 @@ use messagehub_protocol::{
     receive::{Judged, Standing, redaction_allowed},
 };
 use messagehub_store::{
-    EventNid, Room, Snapshot, StateNid, StoreError, StreamPos, Txn, early_redactions,
+    EventNid, Room, Snapshot, StateNid, StoreError, StreamPos, Txn, early_invites,
+    early_redactions,
     events::{self, Placement, StoredEvent},
     extremities,
     memberships::{self, NewMembership},
@@ -154,6 +155,11 @@ pub fn set_current_state(
         members.extend(set_member(txn, room, (&user_id, event), pos)?);
     }
     let is_in = local && memberships::is_server_in(txn, room.nid, server)?;
+    if was_in && !is_in {
+        for member in members.iter_mut().filter(|member| member.user_id.server_name() == server) {
+            invite_again(txn, room, member, pos)?;
+        }
+    }
     let topic = match (was_in, is_in) {
         (false, true) => Some(TopicChange::Join),
         (true, false) => Some(TopicChange::Leave),
@@ -223,6 +229,33 @@ fn set_member(
     let new = NewMembership { membership: &now, event, pos, stripped: None };
     memberships::set(txn, room.nid, user_id, new)?;
     Ok(Some(MemberChange { user_id: user_id.to_owned(), before, now }))
+}
+
+/// Shows a local user who was sent out of a room the invite that followed that and came before it.
+fn invite_again(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    member: &mut MemberChange,
+    pos: StreamPos,
+) -> Result<(), StoreError> {
+    let user_id = &member.user_id;
+    let Some(early) = early_invites::find(txn, room.nid, user_id)? else { return Ok(()) };
+    early_invites::remove(txn, room.nid, user_id)?;
+    let departure = memberships::find(txn, room.nid, user_id)?.and_then(|member| member.event);
+    let Some(departure) = departure.filter(|_| member.now == MembershipState::Leave) else {
+        return Ok(());
+    };
+    if events::pdu(txn, early.event)?.depth() > events::pdu(txn, departure)?.depth() {
+        member.now = MembershipState::Invite;
+        let new = NewMembership {
+            membership: &member.now,
+            event: Some(early.event),
+            pos,
+            stripped: Some(&early.stripped),
+        };
+        memberships::set(txn, room.nid, user_id, new)?;
+    }
+    Ok(())
 }
 
 /// Takes away the content of what an accepted event redacts, and the event's own where a redaction

@@ -23,6 +23,7 @@ pub mod cross_signing;
 pub mod device_keys;
 pub mod device_lists;
 pub mod devices;
+pub mod early_invites;
 pub mod early_redactions;
 pub mod edges;
 pub mod event_times;

@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0011_users.sql"),
     include_str!("../migrations/0012_media.sql"),
     include_str!("../migrations/0013_fewer_pages.sql"),
+    include_str!("../migrations/0014_early_invites.sql"),
 ];
 
 /// The newest schema this program knows.

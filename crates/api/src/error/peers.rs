@@ -59,9 +59,6 @@ impl From<MembershipError> for ApiError {
                 Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", text)
             }
             MembershipError::TooManyInvites => Self::forbidden(text),
-            MembershipError::NotYet => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", text)
-            }
             MembershipError::Limited(limited) => limited.into(),
             MembershipError::Ingest(error) => error.into(),
         }

@@ -27,6 +27,7 @@ use messagehub_homeserver::{
         invite::{self, Invite},
         join::{self, Join},
         leave,
+        moderate::{self, Action, Moderation},
     },
     send::{self, NewMessage},
     sessions::Session,
@@ -38,7 +39,7 @@ use messagehub_store::{
     extremities, memberships, outbox, room_state, rooms,
 };
 use ruma::{
-    OwnedRoomId, OwnedServerName, UserId,
+    OwnedRoomId, OwnedServerName, RoomId, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 use serde_json::{json, value::to_raw_value};
@@ -50,6 +51,12 @@ async fn read<T: Send + 'static>(
     read: impl FnOnce(&messagehub_store::Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> T {
     hs.store.read(read).await.unwrap()
+}
+
+async fn kick(hs: &Homeserver, by: &Session, room_id: &RoomId, user_id: &UserId) {
+    let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
+    let kick = Moderation { room_id, user_id, action: Action::Kick, reason: None };
+    moderate::moderate(hs, &by.user_id, kick).await.unwrap();
 }
 
 async fn say(hs: &Homeserver, session: &Session, room_id: &OwnedRoomId, text: &str) {

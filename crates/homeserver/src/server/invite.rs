@@ -12,7 +12,9 @@ use messagehub_protocol::{
     server_keys::KeyRing,
 };
 use messagehub_store::{
-    Txn, events,
+    Room, Txn,
+    early_invites::{self, EarlyInvite},
+    events,
     memberships::{self, NewMembership},
     rooms, users,
 };
@@ -134,7 +136,7 @@ fn checked(
 /// Stores the invite, unless this server is in the room: then the room's own state, which we have
 /// or get, says who is invited, and by whom that may be done. Where it has our user joined, it may be
 /// that we were sent out and have not heard of it, and then the room tells us nothing more: the
-/// invite is to come again. A second invite of the same server while the first is open says nothing
+/// invite waits for that. A second invite of the same server while the first is open says nothing
 /// new.
 fn keep(
     txn: &mut Txn<'_>,
@@ -153,9 +155,10 @@ fn keep(
         if !is_admitted(txn, &room, inviter)? {
             return Err(AccessError::Excluded.into());
         }
-        let is_joined = membership == Some(&MembershipState::Join);
-        let is_known = events::find_nid(txn, signed.pdu().event_id())?.is_some();
-        return if is_joined && !is_known { Err(MembershipError::NotYet) } else { Ok(()) };
+        if membership == Some(&MembershipState::Join) {
+            keep_early(txn, (&room, invite), (signed, invited))?;
+        }
+        return Ok(());
     }
     match membership {
         Some(MembershipState::Join | MembershipState::Ban) => return Ok(()),
@@ -177,16 +180,45 @@ fn keep(
     if open.len() >= most {
         return Err(MembershipError::TooManyInvites);
     }
-    let nid = events::insert_outlier(txn, &room, &receive::accept_unplaced(signed.clone()))?;
-    let stripped = shown::stripped(&invite.shown, signed.pdu()).map_err(unwritable)?;
+    let EarlyInvite { event, stripped } = stored(txn, (&room, invite), signed)?;
     let pos = txn.next_pos();
     let new = NewMembership {
         membership: &MembershipState::Invite,
-        event: Some(nid),
+        event: Some(event),
         pos,
         stripped: Some(&stripped),
     };
     Ok(memberships::set(txn, room.nid, invited, new)?)
+}
+
+/// Lets an invite wait until we hear that the user is out of the room, unless it is in the room
+/// here already, or a later one waits.
+fn keep_early(
+    txn: &mut Txn<'_>,
+    (room, invite): (&Room, &Invite),
+    (signed, invited): (&SignedPdu, &UserId),
+) -> Result<(), MembershipError> {
+    if events::find_nid(txn, signed.pdu().event_id())?.is_some() {
+        return Ok(());
+    }
+    if let Some(early) = early_invites::find(txn, room.nid, invited)?
+        && events::pdu(txn, early.event)?.depth() >= signed.pdu().depth()
+    {
+        return Ok(());
+    }
+    let early = stored(txn, (room, invite), signed)?;
+    Ok(early_invites::put(txn, room.nid, invited, &early)?)
+}
+
+/// Stores the event of an invite, and writes what the room shows of itself with it.
+fn stored(
+    txn: &mut Txn<'_>,
+    (room, invite): (&Room, &Invite),
+    signed: &SignedPdu,
+) -> Result<EarlyInvite, MembershipError> {
+    let event = events::insert_outlier(txn, room, &receive::accept_unplaced(signed.clone()))?;
+    let stripped = shown::stripped(&invite.shown, signed.pdu()).map_err(unwritable)?;
+    Ok(EarlyInvite { event, stripped })
 }
 
 fn unwritable(error: serde_json::Error) -> MembershipError {

@@ -81,9 +81,6 @@ pub enum MembershipError {
     /// The user has more invites than anybody looks at.
     #[error("the user has too many invites")]
     TooManyInvites,
-    /// As far as this server knows, the user is in the room.
-    #[error("the user is in the room; try again later")]
-    NotYet,
     /// Invites come faster than anybody means them.
     #[error(transparent)]
     Limited(#[from] Limited),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use messagehub_homeserver::{
     federation::{self, Call, FederationError},
     rooms::{
-        moderate::{self, Action, Moderation},
+        moderate::Action,
         ways::EntryError,
     },
     send::NewState,
@@ -95,12 +95,6 @@ async fn try_join(
 ) -> Result<OwnedRoomId, EntryError> {
     let join = Join { target: room_id.clone().into(), via, reason: None };
     join::join(&node.hs, &by.user_id, join).await
-}
-
-async fn kick(hs: &Homeserver, by: &Session, room_id: &RoomId, user_id: &UserId) {
-    let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
-    let kick = Moderation { room_id, user_id, action: Action::Kick, reason: None };
-    moderate::moderate(hs, &by.user_id, kick).await.unwrap();
 }
 
 /// The first sync of a user.

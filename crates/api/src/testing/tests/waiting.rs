@@ -1,8 +1,8 @@
 //! What waits for others, and waiting for others.
 
-use axum::Router;
+use axum::{Router, body::Bytes};
 use messagehub_homeserver::{outbox as deliveries, receipts};
-use messagehub_store::outbox::Kind;
+use messagehub_store::{early_invites, outbox::Kind};
 use ruma::{OwnedEventId, OwnedUserId, events::receipt::ReceiptThread};
 use std::time::Duration;
 
@@ -135,6 +135,48 @@ async fn an_older_invite_that_comes_late_does_not_take_the_place_of_a_newer() {
     assert_eq!(inviter().await, Some(carol.user_id.clone()), "the newer one stays");
     net.drive(join(&b.hs, &bob, &room_id, Vec::new())).await;
     net.until("bob is in", || async {
+        membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Join)
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invite_that_overtakes_the_kick_before_it_is_shown_after_it() {
+    let mut net = Net::new();
+    let (a, b, c) = (net.start(1), net.start(2), net.start(3));
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
+    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
+    net.drive(join(&c.hs, &carol, &room_id, vec![a.owned_name()])).await;
+    // Of what happens in the room, bob's server hears nothing any more.
+    net.hub.lose_gossip();
+    let mut busy = http::Response::new(Bytes::new());
+    *busy.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    net.hub.answer_instead(b.name(), "/send/", busy);
+    net.drive(kick(&a.hs, &alice, &room_id, &bob.user_id)).await;
+    net.until("carol knows of the kick", || async {
+        membership(&c.hs, &room_id, &bob.user_id).await == Some(MembershipState::Leave)
+    })
+    .await;
+    net.drive(invite(&c.hs, &carol, &room_id, &bob.user_id)).await;
+    let waits = async || {
+        let (room_id, user_id) = (room_id.clone(), bob.user_id.clone());
+        read(&b.hs, move |snap| {
+            let Some(room) = rooms::find(snap, &room_id)? else { return Ok(false) };
+            Ok(early_invites::find(snap, room.nid, &user_id)?.is_some())
+        })
+        .await
+    };
+    net.until("the invite came", waits).await;
+    assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, Some(MembershipState::Join));
+    net.hub.answer_as_ever();
+    net.until("bob is invited", || async {
+        membership(&b.hs, &room_id, &bob.user_id).await == Some(MembershipState::Invite)
+    })
+    .await;
+    assert!(!waits().await, "it waits no more");
+    net.drive(join(&b.hs, &bob, &room_id, Vec::new())).await;
+    net.until("bob is in again", || async {
         membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Join)
     })
     .await;
