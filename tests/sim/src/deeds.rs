@@ -264,6 +264,9 @@ impl World {
         let newest = hs.store.read(move |snap| look::newest(snap, &wanted)).await?;
         let (event_id, servers) = newest.ok_or(Refused::No)?;
         let before = known(hs.clone(), user.clone(), room_id.clone()).await?;
+        let (wanted, who) = (room_id.clone(), user.clone());
+        let join = hs.store.read(move |snap| look::join(snap, &wanted, &who)).await?;
+        let join = join.ok_or(Refused::No)?;
         let receipt = NewReceipt {
             room_id: room_id.clone(),
             event_id,
@@ -275,21 +278,22 @@ impl World {
         if known(hs.clone(), user.clone(), room_id.clone()).await? != before {
             let mut members = vec![node];
             for member in servers.iter().filter_map(|name| self.node_of(name)) {
-                // Nobody keeps what is said of somebody they have never heard of.
-                if member != node && self.knows(member, (user, room_id)).await? {
+                // Nobody keeps what is said of somebody of whose join they have never heard.
+                if member != node && self.knows(member, (user, room_id), &join).await? {
                     members.push(member);
                 }
             }
-            self.ledger.borrow_mut().receipt((room_id.clone(), user.clone()), members);
+            self.ledger.borrow_mut().receipt((room_id.clone(), user.clone()), join, members);
         }
         Ok(())
     }
 
-    /// Whether a node, dead or alive, is in a room and knows that a user is.
+    /// Whether a node, dead or alive, is in a room and knows that a user is, by the same join.
     async fn knows(
         &self,
         node: usize,
         (user, room_id): (&OwnedUserId, &OwnedRoomId),
+        join: &OwnedEventId,
     ) -> Result<bool, Fault> {
         let store = match self.nodes[node].hs() {
             Some(hs) => hs.store,
@@ -298,9 +302,10 @@ impl World {
         let (name, wanted, user) = (self.nodes[node].name.clone(), room_id.clone(), user.clone());
         let known = store.read(move |snap| {
             let is_in = look::glance(snap, &name, &wanted)?.is_some();
-            Ok::<_, StoreError>((is_in, look::membership(snap, &wanted, &user)?))
+            Ok::<_, StoreError>((is_in, look::join(snap, &wanted, &user)?))
         });
-        Ok(known.await? == (true, Some(MembershipState::Join)))
+        let (is_in, known) = known.await?;
+        Ok(is_in && known.as_ref() == Some(join))
     }
 
     fn anybody(&self, dice: &Dice) -> OwnedUserId {

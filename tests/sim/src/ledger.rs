@@ -14,8 +14,14 @@ pub(crate) struct Promise {
     stay: u32,
 }
 
-/// A receipt that somebody gave: who must have it, and how often each had lost the room before.
-type Given = Vec<(usize, u32)>;
+/// A receipt that somebody gave.
+#[derive(Debug, Clone)]
+struct Given {
+    /// The join by which they were in the room.
+    join: OwnedEventId,
+    /// Who must have it, and how often each had lost the room before.
+    nodes: Vec<(usize, u32)>,
+}
 
 /// All promises.
 #[derive(Debug, Default)]
@@ -38,10 +44,11 @@ impl Ledger {
     pub(crate) fn receipt(
         &mut self,
         (room_id, user_id): (OwnedRoomId, OwnedUserId),
+        join: OwnedEventId,
         members: Vec<usize>,
     ) {
-        let given = members.into_iter().map(|node| (node, self.stay(node, &room_id))).collect();
-        self.receipts.insert((room_id, user_id), given);
+        let nodes = members.into_iter().map(|node| (node, self.stay(node, &room_id))).collect();
+        self.receipts.insert((room_id, user_id), Given { join, nodes });
     }
 
     /// A node is no longer in a room.
@@ -67,14 +74,21 @@ impl Ledger {
         self.promises.iter().filter(move |promise| promise.room_id == *room_id)
     }
 
-    /// Receipts in a room, and the nodes that must have each: those that stayed since then.
-    pub(crate) fn receipts_of(&self, room_id: &OwnedRoomId) -> Vec<(OwnedUserId, Vec<usize>)> {
+    /// Receipts in a room: of whom, by which join they were in it, and the nodes that must have
+    /// each: those that stayed since then.
+    pub(crate) fn receipts_of(
+        &self,
+        room_id: &OwnedRoomId,
+    ) -> Vec<(OwnedUserId, OwnedEventId, Vec<usize>)> {
         let of_room = self.receipts.iter().filter(|((room, _), _)| room == room_id);
         let stayed = |given: &Given| -> Vec<usize> {
-            let stayed = given.iter().filter(|(node, stay)| self.stay(*node, room_id) == *stay);
+            let stayed =
+                given.nodes.iter().filter(|(node, stay)| self.stay(*node, room_id) == *stay);
             stayed.map(|(node, _)| *node).collect()
         };
-        of_room.map(|((_, user_id), given)| (user_id.clone(), stayed(given))).collect()
+        of_room
+            .map(|((_, user_id), given)| (user_id.clone(), given.join.clone(), stayed(given)))
+            .collect()
     }
 
     fn stay(&self, node: usize, room_id: &OwnedRoomId) -> u32 {

@@ -129,6 +129,18 @@ pub(crate) fn membership(
     Ok(memberships::find(snap, room.nid, user_id)?.map(|member| member.membership))
 }
 
+/// The join by which a user is in a room, as a node knows it.
+pub(crate) fn join(
+    snap: &Snapshot<'_>,
+    room_id: &OwnedRoomId,
+    user_id: &UserId,
+) -> Result<Option<OwnedEventId>, StoreError> {
+    let Some(room) = rooms::find(snap, room_id)? else { return Ok(None) };
+    let member = memberships::find(snap, room.nid, user_id)?;
+    let joined = member.filter(|member| member.membership == MembershipState::Join);
+    joined.and_then(|member| member.event).map(|nid| events::id(snap, nid)).transpose()
+}
+
 /// The users who are invited to a room.
 pub(crate) fn invited(
     snap: &Snapshot<'_>,

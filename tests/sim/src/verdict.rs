@@ -6,7 +6,10 @@ use std::{
 };
 
 use messagehub_store::{StoreError, events::Standing};
-use ruma::{OwnedEventId, OwnedRoomId, events::room::member::MembershipState};
+use ruma::{
+    OwnedEventId, OwnedRoomId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
 
 use crate::{
     Fault, course, life,
@@ -222,11 +225,15 @@ async fn receipts(
     looks: &BTreeMap<usize, Look>,
 ) -> Result<(), Fault> {
     let receipts = world.ledger.borrow().receipts_of(room_id);
-    for (user_id, mut nodes) in receipts {
+    for (user_id, join, mut nodes) in receipts {
         nodes.retain(|node| looks.contains_key(node));
         let Some(home) = life::home(world, &user_id).filter(|home| nodes.contains(home)) else {
             continue;
         };
+        // Some may have got it while they held its user to be gone, even if the user is back.
+        if looks.get(&home).is_none_or(|look| may_have_gone(look, &user_id, &join)) {
+            continue;
+        }
         let mut known = BTreeMap::new();
         for node in nodes {
             let Some(hs) = world.nodes[node].hs() else { continue };
@@ -251,6 +258,18 @@ async fn receipts(
         world.count(|tally| tally.receipts_delivered += 1);
     }
     Ok(())
+}
+
+/// Whether a room has more about the membership of a user than what their join follows.
+fn may_have_gone(look: &Look, user_id: &UserId, join: &OwnedEventId) -> bool {
+    let (mut before, mut next) = (BTreeSet::new(), vec![join]);
+    while let Some(event_id) = next.pop() {
+        if before.insert(event_id) {
+            next.extend(look.events.get(event_id).into_iter().flat_map(|held| &held.prev_events));
+        }
+    }
+    let member = Some((StateEventType::RoomMember.to_string(), user_id.to_string()));
+    look.events.iter().any(|(event_id, held)| held.sets == member && !before.contains(event_id))
 }
 
 /// Nobody honest has what was said in the name of others.
