@@ -51,6 +51,14 @@ pub struct Appended {
     pub topic: Option<TopicChange>,
 }
 
+impl Appended {
+    /// An event that was part of its room before.
+    pub(crate) fn known(event: StoredEvent) -> Self {
+        let StoredEvent { nid, pdu, standing, pos, .. } = event;
+        Self { pdu, nid, standing, pos, members: Vec::new(), topic: None }
+    }
+}
+
 /// A change of what somebody is in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberChange {

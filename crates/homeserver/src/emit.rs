@@ -9,7 +9,7 @@ use messagehub_protocol::{
     policy,
     receive::{self, RoomView},
 };
-use messagehub_store::{Room, Snapshot, StateNid, StoreError, Txn, memberships, outbox};
+use messagehub_store::{Room, Snapshot, StateNid, StoreError, Txn, events, memberships, outbox};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, OwnedUserId, RoomId,
     ServerName, UserId,
@@ -21,6 +21,7 @@ use crate::{
     Homeserver, Identity,
     append::{self, Appended, MemberChange, TopicChange},
     federation::announce,
+    ingest::verify,
     invite_permission::{self, InvitePermission},
     policy::{Desk, Draft},
     rate::Limited,
@@ -168,6 +169,12 @@ impl Emitter {
         room: &mut Room,
         signed: SignedPdu,
     ) -> Result<Appended, SendError> {
+        if verify::is_placed(txn, signed.pdu().event_id())?
+            && let Some(known) = events::find(txn, signed.pdu().event_id())?
+        {
+            // The policy server has sent it to the room already.
+            return Ok(Appended::known(known));
+        }
         let Gathered { view, state_before } = view::for_event(txn, room, signed.pdu())?;
         self.judge_and_append(txn, room, signed, (&view, state_before))
     }

@@ -134,15 +134,15 @@ async fn batch(
         };
         states.insert(event_id, state);
     }
-    let us = hs.server_name().to_owned();
-    let mut placed_in = room.clone();
+    let (us, room_id) = (hs.server_name().to_owned(), room.room_id.clone());
     let (placed, admitted) = hs
         .store
         .write(move |txn| {
-            let placed = place(txn, &placed_in, events, &states)?;
+            let mut room = verify::room_of_ours(txn, &room_id, &us)?;
+            let placed = place(txn, &room, events, &states)?;
             let mut admitted = Admitted::default();
             for event_id in &placed {
-                let released = ingest::release(txn, &us, &mut placed_in, event_id)?;
+                let released = ingest::release(txn, &us, &mut room, event_id)?;
                 admitted.outcomes.extend(released.outcomes);
                 admitted.topics.extend(released.topics);
             }

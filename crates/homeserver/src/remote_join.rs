@@ -321,9 +321,18 @@ fn apply(
     if room.version != verified.version {
         return Err(unusable("its version is another one than before"));
     }
-    if memberships::is_server_in(txn, room.nid, us)? {
-        // Another user of this server was faster: the join is an event like any other.
+    let join = verified.join.pdu();
+    if verify::is_placed(txn, join.event_id())? || memberships::is_server_in(txn, room.nid, us)? {
+        // Another user of this server was faster, or the room brought the join before its answer
+        // came: it is an event like any other.
         return Ok(ingest::admit(txn, us, room, (us, vec![verified.join]))?);
+    }
+    let member = memberships::find(txn, room.nid, join.sender())?.and_then(|member| member.event);
+    if let Some(last) = member
+        && replaced(txn, last)?.iter().any(|event_id| event_id == join.event_id())
+    {
+        // What the room has heard of the user since goes on from this join.
+        return Ok(Admitted::default());
     }
     let ids: Vec<_> =
         verified.state.iter().map(|event| event.pdu().event_id().to_owned()).collect();

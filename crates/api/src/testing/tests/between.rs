@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use messagehub_homeserver::{
     federation::{self, Call, FederationError},
-    rooms::{
-        moderate::Action,
-        ways::EntryError,
-    },
+    rooms::{moderate::Action, ways::EntryError},
     send::NewState,
     sync,
 };

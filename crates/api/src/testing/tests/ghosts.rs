@@ -8,7 +8,9 @@ use messagehub_homeserver::{
     rooms::leave::LeaveError,
 };
 use messagehub_store::joins_under_way;
-use ruma::{MilliSecondsSinceUnixEpoch, UInt, api::client::room::create_room::v3::RoomPreset};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, UInt, api::client::room::create_room::v3::RoomPreset,
+};
 
 use super::*;
 
@@ -289,4 +291,59 @@ async fn a_join_whose_state_is_no_good_is_not_believed_in_by_others() {
     })
     .await;
     assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_to_a_join_brings_nobody_back() {
+    let mut net = Net::new();
+    let (a, b) = (net.start(1), net.start(2));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room_id = net.drive(public_room(&a.hs, &alice)).await;
+    let placed = async |hs: &Homeserver, event_id: OwnedEventId| {
+        let found = read(hs, move |snap| events::find(snap, &event_id)).await;
+        found.is_some_and(|event| event.pos.is_some())
+    };
+    for is_known in [false, true] {
+        if is_known {
+            net.hub.answer_as_ever();
+        } else {
+            let mut busy = http::Response::new(axum::body::Bytes::new());
+            *busy.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            net.hub.answer_instead(a.name(), "/backfill/", busy);
+        }
+        net.hub.hold_answers(Some("/send_join/"));
+        let late = {
+            let late = Box::pin(join_through(&b.hs, &bob, &room_id, &a));
+            let seen = net.until("alice sees bob come", || async {
+                membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Join)
+            });
+            let first = futures::future::select(Box::pin(seen), late).await;
+            let futures::future::Either::Left((_, late)) = first else { panic!("it is held back") };
+            late
+        };
+        let (wanted, user_id) = (room_id.clone(), bob.user_id.clone());
+        let first = read(&a.hs, move |snap| {
+            let room = rooms::find(snap, &wanted)?.unwrap();
+            let member = memberships::find(snap, room.nid, &user_id)?;
+            events::id(snap, member.unwrap().event.unwrap())
+        })
+        .await;
+        // Bob tries again, comes in, and goes.
+        net.hub.hold_answers(Some(&first.as_str()[1..]));
+        net.drive(join_through(&b.hs, &bob, &room_id, &a)).await.unwrap();
+        if is_known {
+            net.until("history brings the join", || placed(&b.hs, first.clone())).await;
+        }
+        net.drive(leave::leave(&b.hs, &bob.user_id, room_id.clone(), None)).await.unwrap();
+        net.until("alice sees bob go", || async {
+            membership(&a.hs, &room_id, &bob.user_id).await == Some(MembershipState::Leave)
+        })
+        .await;
+        assert_eq!(placed(&b.hs, first.clone()).await, is_known);
+        net.hub.hold_answers(None);
+        let answer = net.drive(late).await;
+        assert!(answer.is_ok(), "{answer:?}");
+        let left = Some(MembershipState::Leave);
+        assert_eq!(membership(&b.hs, &room_id, &bob.user_id).await, left);
+    }
 }
