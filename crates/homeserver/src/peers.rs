@@ -303,9 +303,10 @@ impl Peers {
 
     /// Says that a server which we have out of a room holds itself to be in it, so that the run loop
     /// looks at what such servers went on from.
-    pub(crate) fn note_disputed(&self, room_id: &RoomId) {
-        self.live.note_disputed(room_id);
-        self.wake();
+    pub(crate) fn note_disputed(&self, room_id: &RoomId, now: MilliSecondsSinceUnixEpoch) {
+        if self.live.note_disputed(room_id, now) {
+            self.wake();
+        }
     }
 
     /// The disputed rooms noted since the last call.

@@ -29,6 +29,11 @@ const MAX_BEHIND: usize = 256;
 /// Whoever is no member must not be able to make us ask more often than this, in milliseconds.
 const STRANGER_PAUSE_MS: u64 = 2_000;
 
+/// Whoever we have out of a room and who takes itself to be in it shows itself with each comparison,
+/// once a minute. It must not be able to make us ask all who were there more often than this, in
+/// milliseconds.
+const DISPUTE_PAUSE_MS: u64 = 30_000;
+
 /// Servers whose last comparison is remembered: more than there are connections.
 const MAX_COMPARED: usize = 1024;
 
@@ -58,6 +63,8 @@ pub(super) struct Live {
     times: UniqueTimes,
     behind: Mutex<BTreeSet<OwnedRoomId>>,
     disputed: Mutex<BTreeSet<OwnedRoomId>>,
+    /// When a room was last disputed, in milliseconds.
+    disputes: Mutex<BTreeMap<OwnedRoomId, u64>>,
     history: Mutex<BTreeSet<OwnedRoomId>>,
     /// When a frame of a stranger last made us look at a room, in milliseconds.
     strangers: Mutex<BTreeMap<OwnedRoomId, u64>>,
@@ -131,24 +138,17 @@ impl Live {
 
     /// Whether a frame of a stranger is worth a look at the room: one in [`STRANGER_PAUSE_MS`].
     pub(super) fn note_stranger(&self, room_id: &RoomId, now: MilliSecondsSinceUnixEpoch) -> bool {
-        let now = u64::from(now.get());
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = strangers.get(room_id).copied();
-        if last.is_some_and(|last| now < last.saturating_add(STRANGER_PAUSE_MS)) {
-            return false;
-        }
-        if strangers.len() >= MAX_BEHIND && last.is_none() {
-            strangers.pop_first();
-        }
-        strangers.insert(room_id.to_owned(), now);
-        true
+        is_time(&self.strangers, room_id, (now, STRANGER_PAUSE_MS))
     }
 
-    pub(super) fn note_disputed(&self, room_id: &RoomId) {
-        let mut disputed = self.disputed.lock().unwrap_or_else(PoisonError::into_inner);
-        if disputed.len() < MAX_BEHIND {
-            disputed.insert(room_id.to_owned());
+    /// Notes that who is in a room is disputed, at most once in [`DISPUTE_PAUSE_MS`]; says whether it
+    /// did.
+    pub(super) fn note_disputed(&self, room_id: &RoomId, now: MilliSecondsSinceUnixEpoch) -> bool {
+        if !is_time(&self.disputes, room_id, (now, DISPUTE_PAUSE_MS)) {
+            return false;
         }
+        let mut disputed = self.disputed.lock().unwrap_or_else(PoisonError::into_inner);
+        disputed.len() < MAX_BEHIND && disputed.insert(room_id.to_owned())
     }
 
     pub(super) fn take_disputed(&self) -> BTreeSet<OwnedRoomId> {
@@ -182,6 +182,25 @@ impl Live {
         let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         connected.keys().cloned().collect()
     }
+}
+
+/// Whether the last time for a room is so many milliseconds ago; then it is now.
+fn is_time(
+    times: &Mutex<BTreeMap<OwnedRoomId, u64>>,
+    room_id: &RoomId,
+    (now, pause_ms): (MilliSecondsSinceUnixEpoch, u64),
+) -> bool {
+    let now = u64::from(now.get());
+    let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = times.get(room_id).copied();
+    if last.is_some_and(|last| now < last.saturating_add(pause_ms)) {
+        return false;
+    }
+    if times.len() >= MAX_BEHIND && last.is_none() {
+        times.pop_first();
+    }
+    times.insert(room_id.to_owned(), now);
+    true
 }
 
 /// Numbers for the metrics. Each only grows, but for those that say otherwise.

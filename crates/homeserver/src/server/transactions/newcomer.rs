@@ -1,17 +1,19 @@
 //! A server that is not in a room as far as we know, but may have joined while we were away: it
-//! shows us how it came in, or that it sent users of ours out.
+//! shows us how it came in, or that it sent users of ours out. Or it is out, and has not heard of it.
 //!
 //! A stranger must not cost us more than a look: nothing is kept but a membership that the room's
 //! rules allow, or one that waits for what lies between, of which a stranger has one in a room.
 
+use std::sync::Arc;
+
 use messagehub_protocol::{
-    pdu::SignedPdu,
+    pdu::{Pdu, SignedPdu},
     receive::{self, Verdict},
     server_keys::KeyRing,
 };
-use messagehub_store::{Room, StoreError, Txn, memberships, pending};
+use messagehub_store::{Room, StoreError, Txn, events, memberships, outbox, pending};
 use ruma::{
-    OwnedRoomId, OwnedServerName, ServerName, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, ServerName, UserId,
     events::{TimelineEventType, room::member::MembershipState},
 };
 use serde_json::value::RawValue;
@@ -38,24 +40,29 @@ pub(super) async fn introduced(
     pdus: Vec<Box<RawValue>>,
 ) -> Result<Results, StoreError> {
     let (us, them, id) = (hs.server_name().to_owned(), origin.clone(), room_id.clone());
-    let taken = hs
+    let now = hs.clock.now();
+    let looked = hs
         .store
         .write(move |txn| {
             let mut room = verify::room_of_ours(txn, &id, &us)?;
-            let event = match find(txn, (&us, &room), (&them, pdus))? {
-                Shown::New(event) => event,
-                Shown::Known => return Ok(Taken::Disputed),
-                Shown::Nothing => return Ok(Taken::Nothing),
+            let (shown, taken) = match find(txn, (&us, &room), (&them, pdus))? {
+                Shown::New(event) => {
+                    let shown = Arc::clone(event.pdu());
+                    let admitted = take(txn, &us, &mut room, (&them, event))?;
+                    (shown, admitted.map_or(Taken::Nothing, Taken::Admitted))
+                }
+                Shown::Known(shown) => (shown, Taken::Disputed),
+                Shown::Nothing => return Ok((room, Taken::Nothing, None)),
             };
-            let admitted = take(txn, &us, &mut room, (&them, event))?;
-            Ok::<_, IngestError>(match admitted {
-                Some(admitted) => Taken::Admitted(room, admitted),
-                None => Taken::Nothing,
-            })
+            let told = tell_departure(txn, &room, (&them, &shown), now)?;
+            Ok::<_, IngestError>((room, taken, told))
         })
         .await;
-    match taken {
-        Ok(Taken::Admitted(room, admitted)) => {
+    if matches!(looked, Ok((.., Some(outbox::Queued::Stored)))) {
+        hs.peers.wake();
+    }
+    match looked {
+        Ok((room, Taken::Admitted(admitted), _)) => {
             let outcomes = ingest::settle(hs, &room, admitted);
             if outcomes.values().any(|outcome| *outcome == Outcome::Accepted) {
                 tracing::info!(%origin, %room_id, "a server was in a room without our knowing");
@@ -63,11 +70,11 @@ pub(super) async fn introduced(
             }
             Ok(outcomes.into_iter().map(result).collect())
         }
-        Ok(Taken::Disputed) => {
-            hs.peers.note_disputed(&room_id);
+        Ok((_, Taken::Disputed, _)) => {
+            hs.peers.note_disputed(&room_id, now);
             Ok(Results::new())
         }
-        Ok(Taken::Nothing) => Ok(Results::new()),
+        Ok((_, Taken::Nothing, _)) => Ok(Results::new()),
         Err(IngestError::View(ViewError::Store(error))) => Err(error),
         Err(error) => {
             tracing::debug!(%origin, %room_id, %error, "an introduction is of no use");
@@ -79,7 +86,7 @@ pub(super) async fn introduced(
 /// What became of an introduction.
 enum Taken {
     /// It is taken in, or waits.
-    Admitted(Room, Admitted),
+    Admitted(Admitted),
     /// We know it, and have the server out of the room all the same: one of us lacks what the other
     /// went on from.
     Disputed,
@@ -91,8 +98,8 @@ enum Taken {
 enum Shown {
     /// A user of it joins by this, or sends one of ours out.
     New(SignedPdu),
-    /// Only what we have.
-    Known,
+    /// Only what we have, of which this is one.
+    Known(Arc<Pdu>),
     /// Nothing about itself.
     Nothing,
 }
@@ -103,7 +110,8 @@ fn find(
     (origin, pdus): (&ServerName, Vec<Box<RawValue>>),
 ) -> Result<Shown, IngestError> {
     let checked = verify::events(txn, room, (pdus, &KeyRing::new()))?;
-    let is_known = checked.outcomes.values().any(|outcome| *outcome == Outcome::Known);
+    let known = checked.outcomes.iter().find(|(_, outcome)| **outcome == Outcome::Known);
+    let known = known.map(|(event_id, _)| events::find(txn, event_id)).transpose()?.flatten();
     let found = checked.signed.into_iter().find(|event| {
         let pdu = event.pdu();
         let about = pdu.state_key().and_then(|key| <&UserId>::try_from(key).ok());
@@ -115,11 +123,41 @@ fn find(
                 _ => false,
             })
     });
-    Ok(match found {
-        Some(event) => Shown::New(event),
-        None if is_known => Shown::Known,
-        None => Shown::Nothing,
+    Ok(match (found, known) {
+        (Some(event), _) => Shown::New(event),
+        (None, Some(event)) => Shown::Known(event.pdu),
+        (None, None) => Shown::Nothing,
     })
+}
+
+/// Puts the departure of the user whose join a server shows us into the outbox, if there is one: the
+/// server may never have heard of it, and of a room that it is out of it is told no heads.
+fn tell_departure(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    (origin, shown): (&ServerName, &Pdu),
+    now: MilliSecondsSinceUnixEpoch,
+) -> Result<Option<outbox::Queued>, StoreError> {
+    let is_join = *shown.kind() == TimelineEventType::RoomMember
+        && membership_in(shown) == Some(MembershipState::Join);
+    let user = shown.state_key().and_then(|key| <&UserId>::try_from(key).ok());
+    let Some(user) = user.filter(|user| is_join && user.server_name() == origin) else {
+        return Ok(None);
+    };
+    let gone = memberships::find(txn, room.nid, user)?.filter(|member| {
+        matches!(member.membership, MembershipState::Leave | MembershipState::Ban)
+    });
+    let Some(departure) = gone.and_then(|member| member.event) else { return Ok(None) };
+    let departure = events::pdu(txn, departure)?;
+    // Whoever shows itself again and again has one entry.
+    let slot = format!("m.room.member {} {user}", room.room_id);
+    let entry = outbox::NewEntry {
+        destination: origin,
+        kind: outbox::Kind::Pdu,
+        slot: Some(&slot),
+        body: departure.json(),
+    };
+    outbox::insert(txn, entry, now).map(Some)
 }
 
 fn take(
@@ -156,7 +194,7 @@ fn may_wait(txn: &Txn<'_>, room: &Room, origin: &ServerName) -> Result<bool, Sto
 
 #[cfg(test)]
 mod tests {
-    use messagehub_store::{events, rooms};
+    use messagehub_store::rooms;
     use ruma::{OwnedUserId, events::StateEventType};
     use serde_json::json;
 
@@ -228,5 +266,34 @@ mod tests {
             })
             .await;
         assert_eq!(membership_in(&current), Some(MembershipState::Ban), "it stays out");
+    }
+
+    #[tokio::test]
+    async fn whoever_was_sent_out_without_hearing_of_it_is_told() {
+        let server = TestServer::new(82);
+        let (alice, room_id, join) = joined(&server).await;
+        let member = ("m.room.member", join.pdu().sender().as_str());
+        let gone = json!({ "membership": "leave" });
+        let after = [server.head(&room_id).await];
+        let kick = Step::state(&after, &alice.user_id, member, gone);
+        let kick = server.place(&room_id, kick).await.pdu;
+        let waiting = async |there: &ServerName| {
+            let (there, now) = (there.to_owned(), server.hs.clock.now());
+            let taken = server.hs.store.write(move |txn| outbox::take_batch(txn, &there, now));
+            let batch: Result<_, StoreError> = taken.await;
+            let entries = batch.unwrap().map(|batch| batch.entries).unwrap_or_default();
+            entries.into_iter().map(|entry| entry.body).collect::<Vec<_>>()
+        };
+        // Of what others show there is nothing to tell them.
+        let other = OwnedServerName::try_from("other.example").unwrap();
+        let pdus = vec![raw(join.pdu().json())];
+        introduced(&server.hs, &other, room_id.clone(), pdus).await.unwrap();
+        assert!(waiting(&other).await.is_empty());
+        server.hs.peers.take_disputed();
+
+        server.clock.advance(60_000);
+        assert!(shown(&server, &room_id, &join).await);
+        assert!(!shown(&server, &room_id, &join).await, "others are not asked again so soon");
+        assert_eq!(waiting(join.pdu().sender().server_name()).await, [kick.json()]);
     }
 }
