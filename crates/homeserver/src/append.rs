@@ -164,9 +164,7 @@ pub fn set_current_state(
     }
     let is_in = local && memberships::is_server_in(txn, room.nid, server)?;
     if was_in && !is_in {
-        for member in members.iter_mut().filter(|member| member.user_id.server_name() == server) {
-            invite_again(txn, room, member, pos)?;
-        }
+        invite_again(txn, room, &mut members, pos)?;
     }
     let topic = match (was_in, is_in) {
         (false, true) => Some(TopicChange::Join),
@@ -239,29 +237,32 @@ fn set_member(
     Ok(Some(MemberChange { user_id: user_id.to_owned(), before, now }))
 }
 
-/// Shows a local user who was sent out of a room the invite that followed that and came before it.
+/// Shows local users the invites to a room, which this server is now out of, that came before it knew.
+/// Of those that the room brought too, what the users are there says all.
 fn invite_again(
     txn: &mut Txn<'_>,
     room: &Room,
-    member: &mut MemberChange,
+    members: &mut Vec<MemberChange>,
     pos: StreamPos,
 ) -> Result<(), StoreError> {
-    let user_id = &member.user_id;
-    let Some(early) = early_invites::find(txn, room.nid, user_id)? else { return Ok(()) };
-    early_invites::remove(txn, room.nid, user_id)?;
-    let departure = memberships::find(txn, room.nid, user_id)?.and_then(|member| member.event);
-    let Some(departure) = departure.filter(|_| member.now == MembershipState::Leave) else {
-        return Ok(());
-    };
-    if events::pdu(txn, early.event)?.depth() > events::pdu(txn, departure)?.depth() {
-        member.now = MembershipState::Invite;
+    for (user_id, early) in early_invites::take(txn, room.nid)? {
+        let before = memberships::find(txn, room.nid, &user_id)?.map(|member| member.membership);
+        let is_out = matches!(before, None | Some(MembershipState::Leave));
+        if !is_out || events::get(txn, early.event)?.state_before.is_some() {
+            continue;
+        }
+        let now = MembershipState::Invite;
         let new = NewMembership {
-            membership: &member.now,
+            membership: &now,
             event: Some(early.event),
             pos,
             stripped: Some(&early.stripped),
         };
-        memberships::set(txn, room.nid, user_id, new)?;
+        memberships::set(txn, room.nid, &user_id, new)?;
+        match members.iter_mut().find(|member| member.user_id == user_id) {
+            Some(member) => member.now = now,
+            None => members.push(MemberChange { user_id, before, now }),
+        }
     }
     Ok(())
 }

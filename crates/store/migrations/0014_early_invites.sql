@@ -1,5 +1,5 @@
--- Invites of local users that came while, as far as this node knows, the user was still in the room:
--- the departure before them is on its way. One for each user in each room.
+-- Invites of local users to rooms that this node is in as far as it knows: the departure before them
+-- may be on its way. One for each user in each room.
 CREATE TABLE early_invites (
     room     INTEGER NOT NULL,
     user     INTEGER NOT NULL,

@@ -1,9 +1,10 @@
-//! Invites that came before the departure they follow: they are shown when it comes.
+//! Invites to rooms that this node is in, which know of a departure that it does not: they are shown
+//! when that comes.
 
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use rusqlite::{OptionalExtension, params};
 
-use crate::{EventNid, RoomNid, Snapshot, StoreError, Txn, names};
+use crate::{EventNid, RoomNid, Snapshot, StoreError, Txn, UserNid, names};
 
 /// An invite that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,15 +54,20 @@ pub fn find(
     Ok(found.optional()?)
 }
 
-/// Forgets it.
+/// Takes out all invites that wait in a room, with whom they are for.
 ///
 /// # Errors
 /// Fails when the database does.
-pub fn remove(txn: &mut Txn<'_>, room: RoomNid, user_id: &UserId) -> Result<(), StoreError> {
-    if let Some(user) = names::find_user(txn, user_id)? {
-        txn.conn()
-            .prepare_cached("DELETE FROM early_invites WHERE room = ?1 AND user = ?2")?
-            .execute((room, user))?;
-    }
-    Ok(())
+pub fn take(
+    txn: &mut Txn<'_>,
+    room: RoomNid,
+) -> Result<Vec<(OwnedUserId, EarlyInvite)>, StoreError> {
+    let mut delete = txn.conn().prepare_cached(
+        "DELETE FROM early_invites WHERE room = ?1 RETURNING user, event, stripped",
+    )?;
+    let rows = delete.query_map([room], |row| {
+        Ok((row.get(0)?, EarlyInvite { event: row.get(1)?, stripped: row.get(2)? }))
+    })?;
+    let taken = rows.collect::<Result<Vec<(UserNid, EarlyInvite)>, _>>()?;
+    taken.into_iter().map(|(user, invite)| Ok((names::user(txn, user)?, invite))).collect()
 }

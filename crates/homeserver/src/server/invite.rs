@@ -134,10 +134,9 @@ fn checked(
 }
 
 /// Stores the invite, unless this server is in the room: then the room's own state, which we have
-/// or get, says who is invited, and by whom that may be done. Where it has our user joined, it may be
-/// that we were sent out and have not heard of it, and then the room tells us nothing more: the
-/// invite waits for that. A second invite of the same server while the first is open says nothing
-/// new.
+/// or get, says who is invited, and by whom that may be done. But it may be that we were sent out and
+/// have not heard of it, and then the room tells us nothing more: the invite waits for that. A second
+/// invite of the same server while the first is open says nothing new.
 fn keep(
     txn: &mut Txn<'_>,
     us: &ServerName,
@@ -155,10 +154,7 @@ fn keep(
         if !is_admitted(txn, &room, inviter)? {
             return Err(AccessError::Excluded.into());
         }
-        if membership == Some(&MembershipState::Join) {
-            keep_early(txn, (&room, invite), (signed, invited))?;
-        }
-        return Ok(());
+        return keep_early(txn, (&room, invite), (signed, invited));
     }
     match membership {
         Some(MembershipState::Join | MembershipState::Ban) => return Ok(()),
@@ -191,14 +187,14 @@ fn keep(
     Ok(memberships::set(txn, room.nid, invited, new)?)
 }
 
-/// Lets an invite wait until we hear that the user is out of the room, unless it is in the room
-/// here already, or a later one waits.
+/// Lets an invite wait until we hear that we are out of the room, unless it is in the room here
+/// already, or a later one waits.
 fn keep_early(
     txn: &mut Txn<'_>,
     (room, invite): (&Room, &Invite),
     (signed, invited): (&SignedPdu, &UserId),
 ) -> Result<(), MembershipError> {
-    if events::find_nid(txn, signed.pdu().event_id())?.is_some() {
+    if verify::is_placed(txn, signed.pdu().event_id())? {
         return Ok(());
     }
     if let Some(early) = early_invites::find(txn, room.nid, invited)?
