@@ -138,7 +138,7 @@ const PAGE: usize = 128;
 /// at the cost of what is given.
 ///
 /// The timeline is read on from where the oldest of `known` stands, beyond `walk.from`. Branches
-/// that came before that, to `walk.from` or to what of the timeline follows them, go first. Where
+/// that came before that, to what of the timeline follows them or to `walk.from`, go first. Where
 /// nothing of `known` is in the timeline, it is the oldest of what is before `walk.from`.
 ///
 /// # Errors
@@ -155,9 +155,11 @@ pub fn oldest_first(
     let Some(start) = heads.iter().filter_map(|head| head.pos).min() else {
         return oldest_ancestors(snap, walk, is_given);
     };
+    // Where some of `known` is not, what is before it cannot be told from what comes after.
+    let ends = if heads.len() == walk.known.len() { walk.from } else { &[] };
     let mut seen = history_since(snap, start, heads)?;
     let mut earlier = Vec::new();
-    for id in walk.from {
+    for id in ends {
         let event = events::find(snap, id)?.filter(|event| !seen.contains(&event.nid));
         let is_ahead = |event: &StoredEvent| event.pos.is_some_and(|pos| pos > start);
         earlier.extend(event.filter(|event| !is_ahead(event)).map(|_| id.clone()));

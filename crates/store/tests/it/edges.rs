@@ -122,6 +122,10 @@ async fn successors_are_what_follows_in_an_order_in_which_each_can_be_judged() {
             assert_eq!(between(&["f"], &["x"], 9, ""), "x");
             assert_eq!(between(&["c"], &["x", "e"], 9, "e"), "xdf");
             assert_eq!(between(&["c"], &["b"], 9, ""), "def");
+            // What of that the asker has cannot be told where some of its own is unknown here.
+            let known = [ids["f"].clone(), OwnedEventId::try_from("$unknown").unwrap()];
+            let walk = Walk { room: room.nid, from: &[ids["x"].clone()], known: &known, limit: 9 };
+            assert!(edges::oldest_first(txn, walk, |_| true)?.is_empty());
             // Nothing of ours is known: the oldest of what is before.
             assert_eq!(between(&[], &["c"], 3, "·"), "abc");
             Ok::<_, StoreError>(())
