@@ -11,8 +11,7 @@ use messagehub_protocol::{
     receive::{Judged, Standing, redaction_allowed},
 };
 use messagehub_store::{
-    EventNid, Room, Snapshot, StateNid, StoreError, StreamPos, Txn, early_invites,
-    early_redactions,
+    EventNid, Room, Snapshot, StateNid, StoreError, StreamPos, Txn, early_redactions,
     events::{self, Placement, StoredEvent},
     extremities,
     memberships::{self, NewMembership},
@@ -24,7 +23,7 @@ use ruma::{
 };
 
 use crate::{
-    Homeserver,
+    Homeserver, early_invites,
     encryption::device_lists,
     peers::Outbound,
     view::{self, ViewError},
@@ -52,10 +51,13 @@ pub struct Appended {
 }
 
 impl Appended {
-    /// An event that was part of its room before.
+    /// An event that was part of its room before. What it says of a membership counts as a change.
     pub(crate) fn known(event: StoredEvent) -> Self {
         let StoredEvent { nid, pdu, standing, pos, .. } = event;
-        Self { pdu, nid, standing, pos, members: Vec::new(), topic: None }
+        let about = pdu.state_key().and_then(|key| UserId::parse(key).ok());
+        let change = about.zip(membership_in(&pdu));
+        let members = change.map(|(user_id, now)| MemberChange { user_id, before: None, now });
+        Self { pdu, nid, standing, pos, members: members.into_iter().collect(), topic: None }
     }
 }
 
@@ -164,7 +166,7 @@ pub fn set_current_state(
     }
     let is_in = local && memberships::is_server_in(txn, room.nid, server)?;
     if was_in && !is_in {
-        invite_again(txn, room, &mut members, pos)?;
+        early_invites::show(txn, room, &mut members, pos)?;
     }
     let topic = match (was_in, is_in) {
         (false, true) => Some(TopicChange::Join),
@@ -235,36 +237,6 @@ fn set_member(
     let new = NewMembership { membership: &now, event, pos, stripped: None };
     memberships::set(txn, room.nid, user_id, new)?;
     Ok(Some(MemberChange { user_id: user_id.to_owned(), before, now }))
-}
-
-/// Shows local users the invites to a room, which this server is now out of, that came before it knew.
-/// Of those that the room brought too, what the users are there says all.
-fn invite_again(
-    txn: &mut Txn<'_>,
-    room: &Room,
-    members: &mut Vec<MemberChange>,
-    pos: StreamPos,
-) -> Result<(), StoreError> {
-    for (user_id, early) in early_invites::take(txn, room.nid)? {
-        let before = memberships::find(txn, room.nid, &user_id)?.map(|member| member.membership);
-        let is_out = matches!(before, None | Some(MembershipState::Leave));
-        if !is_out || events::get(txn, early.event)?.state_before.is_some() {
-            continue;
-        }
-        let now = MembershipState::Invite;
-        let new = NewMembership {
-            membership: &now,
-            event: Some(early.event),
-            pos,
-            stripped: Some(&early.stripped),
-        };
-        memberships::set(txn, room.nid, &user_id, new)?;
-        match members.iter_mut().find(|member| member.user_id == user_id) {
-            Some(member) => member.now = now,
-            None => members.push(MemberChange { user_id, before, now }),
-        }
-    }
-    Ok(())
 }
 
 /// Takes away the content of what an accepted event redacts, and the event's own where a redaction

@@ -7,9 +7,13 @@ use messagehub_protocol::{
     build::{self, BuildError, NewEvent, Signer},
     pdu::{Pdu, SignedPdu},
     policy,
-    receive::{self, RoomView},
+    receive::{self, RoomView, Standing},
 };
-use messagehub_store::{Room, Snapshot, StateNid, StoreError, Txn, events, memberships, outbox};
+use messagehub_store::{
+    Room, Snapshot, StateNid, StoreError, Txn,
+    events::{self, StoredEvent},
+    memberships, outbox,
+};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, OwnedUserId, RoomId,
     ServerName, UserId,
@@ -73,6 +77,9 @@ pub enum SendError {
     /// The room's policy server has not signed the event, and cannot be asked now.
     #[error("the policy server {0} of the room cannot be asked now")]
     NoRecommendation(OwnedServerName),
+    /// The event reached the room another way, where what had happened meanwhile does not let it in.
+    #[error("what happened in the room meanwhile does not allow the event")]
+    NotKept,
     /// The user sends too fast.
     #[error(transparent)]
     Limited(#[from] Limited),
@@ -172,11 +179,25 @@ impl Emitter {
         if verify::is_placed(txn, signed.pdu().event_id())?
             && let Some(known) = events::find(txn, signed.pdu().event_id())?
         {
-            // The policy server has sent it to the room already.
-            return Ok(Appended::known(known));
+            return self.sent_by_another(txn, room, known);
         }
         let Gathered { view, state_before } = view::for_event(txn, room, signed.pdu())?;
         self.judge_and_append(txn, room, signed, (&view, state_before))
+    }
+
+    /// An event that the policy server sent to the room before it gave us its signature.
+    fn sent_by_another(
+        &self,
+        txn: &mut Txn<'_>,
+        room: &Room,
+        known: StoredEvent,
+    ) -> Result<Appended, SendError> {
+        if known.standing != Standing::Accepted {
+            return Err(SendError::NotKept);
+        }
+        let appended = Appended::known(known);
+        self.queue(txn, room, &appended)?;
+        Ok(appended)
     }
 
     /// Sends a state event to a room, unless the same sender has said the same already.

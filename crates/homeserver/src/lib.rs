@@ -25,6 +25,7 @@ pub mod append;
 mod buckets;
 pub mod client_event;
 mod digests;
+mod early_invites;
 mod edus;
 mod emit;
 pub mod encryption;

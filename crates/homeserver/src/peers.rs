@@ -309,6 +309,15 @@ impl Peers {
         }
     }
 
+    /// Whether a server may be told now what sent its users out of a room.
+    pub(crate) fn may_tell_departure(
+        &self,
+        whom: (&RoomId, &ServerName),
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> bool {
+        self.live.may_tell_departure(whom, now)
+    }
+
     /// The disputed rooms noted since the last call.
     pub(crate) fn take_disputed(&self) -> BTreeSet<OwnedRoomId> {
         self.live.take_disputed()

@@ -295,13 +295,7 @@ async fn install(
         .store
         .write(move |txn| {
             let mut room = rooms::of_version(txn, &id, &verified.version)?;
-            let user_id = verified.join.pdu().sender().to_owned();
             let admitted = apply(txn, &us, &mut room, verified)?;
-            // A join that waits for what came before it may never find its place here, while others
-            // believe in it.
-            if memberships::is_joined(txn, room.nid, &user_id)? {
-                joins_under_way::end(txn, &id, &user_id)?;
-            }
             Ok::<_, RemoteJoinError>((room, admitted))
         })
         .await?;
@@ -311,6 +305,8 @@ async fn install(
     Ok(())
 }
 
+/// Takes the join in. It is done then, unless it waits for what came before it: that may never come,
+/// while others believe in the join.
 fn apply(
     txn: &mut Txn<'_>,
     us: &ServerName,
@@ -325,13 +321,19 @@ fn apply(
     if verify::is_placed(txn, join.event_id())? || memberships::is_server_in(txn, room.nid, us)? {
         // Another user of this server was faster, or the room brought the join before its answer
         // came: it is an event like any other.
-        return Ok(ingest::admit(txn, us, room, (us, vec![verified.join]))?);
+        let (event_id, user_id) = (join.event_id().to_owned(), join.sender().to_owned());
+        let admitted = ingest::admit(txn, us, room, (us, vec![verified.join]))?;
+        if verify::is_placed(txn, &event_id)? {
+            joins_under_way::end(txn, &room.room_id, &user_id)?;
+        }
+        return Ok(admitted);
     }
     let member = memberships::find(txn, room.nid, join.sender())?.and_then(|member| member.event);
     if let Some(last) = member
         && replaced(txn, last)?.iter().any(|event_id| event_id == join.event_id())
     {
         // What the room has heard of the user since goes on from this join.
+        joins_under_way::end(txn, &room.room_id, join.sender())?;
         return Ok(Admitted::default());
     }
     let ids: Vec<_> =
@@ -354,6 +356,7 @@ fn apply(
     // Whatever we had of the room before is history now; we go on from the join.
     extremities::replace(txn, room.nid, &[])?;
     let appended = append::event(txn, us, room, &judged, state)?;
+    joins_under_way::end(txn, &room.room_id, judged.pdu().sender())?;
     let mut admitted = ingest::release(txn, us, room, judged.pdu().event_id())?;
     admitted.topics.extend(appended.topic);
     admitted.outcomes.insert(judged.pdu().event_id().to_owned(), Outcome::Accepted);

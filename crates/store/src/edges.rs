@@ -155,14 +155,18 @@ pub fn oldest_first(
     let Some(start) = heads.iter().filter_map(|head| head.pos).min() else {
         return oldest_ancestors(snap, walk, is_given);
     };
-    // Where some of `known` is not, what is before it cannot be told from what comes after.
+    // Where some of `known` is not here, what is before it cannot be told from what comes after.
     let ends = if heads.len() == walk.known.len() { walk.from } else { &[] };
     let mut seen = history_since(snap, start, heads)?;
-    let mut earlier = Vec::new();
+    let (mut earlier, mut hidden) = (Vec::new(), Vec::new());
     for id in ends {
         let event = events::find(snap, id)?.filter(|event| !seen.contains(&event.nid));
-        let is_ahead = |event: &StoredEvent| event.pos.is_some_and(|pos| pos > start);
-        earlier.extend(event.filter(|event| !is_ahead(event)).map(|_| id.clone()));
+        match event.map(|event| event.pos) {
+            Some(Some(pos)) if pos <= start => earlier.push(id.clone()),
+            // It is in no timeline, and before it may be all of this one.
+            Some(None) => hidden.push(id.clone()),
+            _ => {}
+        }
     }
     let mut found = Vec::new();
     let mut after = start;
@@ -185,12 +189,15 @@ pub fn oldest_first(
             found.extend(Some(event).filter(&is_given));
         }
     }
+    if found.len() < walk.limit {
+        earlier.append(&mut hidden);
+    }
     if earlier.is_empty() {
         return Ok(found);
     }
-    let ahead: HashSet<EventNid> = found.iter().map(|event| event.nid).collect();
     let branches = Walk { from: &earlier, ..walk };
-    let is_new = |event: &StoredEvent| !ahead.contains(&event.nid) && is_given(event);
+    // What stands further on comes with the timeline.
+    let is_new = |event: &StoredEvent| event.pos.is_none_or(|pos| pos <= start) && is_given(event);
     let mut all = oldest_ancestors(snap, branches, is_new)?;
     all.append(&mut found);
     all.truncate(walk.limit);

@@ -16,9 +16,10 @@ impl From<SendError> for ApiError {
     fn from(error: SendError) -> Self {
         let text = error.to_string();
         match error {
-            SendError::NotInRoom | SendError::Forbidden(_) | SendError::MayNotRedact => {
-                Self::forbidden(text)
-            }
+            SendError::NotInRoom
+            | SendError::Forbidden(_)
+            | SendError::NotKept
+            | SendError::MayNotRedact => Self::forbidden(text),
             SendError::UnknownEvent => Self::not_found(text),
             SendError::TooLarge => Self::too_large(text),
             SendError::BadContent(_) => Self::bad_json(text),

@@ -30,8 +30,8 @@ const MAX_BEHIND: usize = 256;
 const STRANGER_PAUSE_MS: u64 = 2_000;
 
 /// Whoever we have out of a room and who takes itself to be in it shows itself with each comparison,
-/// once a minute. It must not be able to make us ask all who were there more often than this, in
-/// milliseconds.
+/// once a minute. It must not be able to make us ask all who were there, or write to it, more often
+/// than this, in milliseconds.
 const DISPUTE_PAUSE_MS: u64 = 30_000;
 
 /// Servers whose last comparison is remembered: more than there are connections.
@@ -65,6 +65,8 @@ pub(super) struct Live {
     disputed: Mutex<BTreeSet<OwnedRoomId>>,
     /// When a room was last disputed, in milliseconds.
     disputes: Mutex<BTreeMap<OwnedRoomId, u64>>,
+    /// When a server was last told what sent its users out of a room, in milliseconds.
+    departures_told: Mutex<BTreeMap<(OwnedRoomId, OwnedServerName), u64>>,
     history: Mutex<BTreeSet<OwnedRoomId>>,
     /// When a frame of a stranger last made us look at a room, in milliseconds.
     strangers: Mutex<BTreeMap<OwnedRoomId, u64>>,
@@ -138,17 +140,27 @@ impl Live {
 
     /// Whether a frame of a stranger is worth a look at the room: one in [`STRANGER_PAUSE_MS`].
     pub(super) fn note_stranger(&self, room_id: &RoomId, now: MilliSecondsSinceUnixEpoch) -> bool {
-        is_time(&self.strangers, room_id, (now, STRANGER_PAUSE_MS))
+        is_time(&self.strangers, &room_id.to_owned(), (now, STRANGER_PAUSE_MS))
     }
 
     /// Notes that who is in a room is disputed, at most once in [`DISPUTE_PAUSE_MS`]; says whether it
     /// did.
     pub(super) fn note_disputed(&self, room_id: &RoomId, now: MilliSecondsSinceUnixEpoch) -> bool {
-        if !is_time(&self.disputes, room_id, (now, DISPUTE_PAUSE_MS)) {
-            return false;
-        }
         let mut disputed = self.disputed.lock().unwrap_or_else(PoisonError::into_inner);
-        disputed.len() < MAX_BEHIND && disputed.insert(room_id.to_owned())
+        disputed.len() < MAX_BEHIND
+            && is_time(&self.disputes, &room_id.to_owned(), (now, DISPUTE_PAUSE_MS))
+            && disputed.insert(room_id.to_owned())
+    }
+
+    /// Whether a server may be told now what sent its users out of a room: once in
+    /// [`DISPUTE_PAUSE_MS`].
+    pub(super) fn may_tell_departure(
+        &self,
+        (room_id, server): (&RoomId, &ServerName),
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> bool {
+        let told = (room_id.to_owned(), server.to_owned());
+        is_time(&self.departures_told, &told, (now, DISPUTE_PAUSE_MS))
     }
 
     pub(super) fn take_disputed(&self) -> BTreeSet<OwnedRoomId> {
@@ -184,22 +196,22 @@ impl Live {
     }
 }
 
-/// Whether the last time for a room is so many milliseconds ago; then it is now.
-fn is_time(
-    times: &Mutex<BTreeMap<OwnedRoomId, u64>>,
-    room_id: &RoomId,
+/// Whether the last time of something is so many milliseconds ago; then it is now.
+fn is_time<K: Ord + Clone>(
+    times: &Mutex<BTreeMap<K, u64>>,
+    of: &K,
     (now, pause_ms): (MilliSecondsSinceUnixEpoch, u64),
 ) -> bool {
     let now = u64::from(now.get());
     let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
-    let last = times.get(room_id).copied();
+    let last = times.get(of).copied();
     if last.is_some_and(|last| now < last.saturating_add(pause_ms)) {
         return false;
     }
     if times.len() >= MAX_BEHIND && last.is_none() {
         times.pop_first();
     }
-    times.insert(room_id.to_owned(), now);
+    times.insert(of.clone(), now);
     true
 }
 

@@ -106,7 +106,8 @@ impl From<SendError> for CreateError {
             | SendError::MayNotRedact
             | SendError::UnknownEvent
             | SendError::NotRecommended { .. }
-            | SendError::NoRecommendation(_) => Self::BadContent(error.to_string()),
+            | SendError::NoRecommendation(_)
+            | SendError::NotKept => Self::BadContent(error.to_string()),
         }
     }
 }

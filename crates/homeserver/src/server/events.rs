@@ -131,18 +131,22 @@ fn between(
     let known = &wanted.earliest[..wanted.earliest.len().min(MAX_IDS)];
     let limit = wanted.limit.min(MAX_EVENTS);
     let is_given = |event: &StoredEvent| {
-        event.standing != Standing::Rejected
-            && event.pdu.depth() >= wanted.min_depth
-            && !latest.iter().any(|id| id == event.pdu.event_id())
+        event.standing != Standing::Rejected && !latest.iter().any(|id| id == event.pdu.event_id())
     };
+    let is_deep = |event: &StoredEvent| event.pdu.depth() >= wanted.min_depth;
     let walk = edges::Walk { room, from: latest, known, limit };
     match wanted.order {
-        Order::OldestFirst => edges::oldest_first(snap, walk, is_given),
+        Order::OldestFirst => {
+            let mut found = edges::oldest_first(snap, walk, is_given)?;
+            // Not before: how deep a wish goes is not to say how much is looked at.
+            found.retain(is_deep);
+            Ok(found)
+        }
         Order::NewestFirst => {
             // The latest ones may be unknown here as well as known; what is asked for is before them.
             let reach = edges::Walk { limit: limit + latest.len(), ..walk };
             let mut found = edges::ancestors(snap, reach)?;
-            found.retain(is_given);
+            found.retain(|event| is_given(event) && is_deep(event));
             found.truncate(limit);
             // An order in which each can be judged when it comes.
             found.reverse();

@@ -154,7 +154,7 @@ fn keep(
         if !is_admitted(txn, &room, inviter)? {
             return Err(AccessError::Excluded.into());
         }
-        return keep_early(txn, (&room, invite), (signed, invited));
+        return keep_early(txn, (&room, invite), (signed, invited, most));
     }
     match membership {
         Some(MembershipState::Join | MembershipState::Ban) => return Ok(()),
@@ -176,11 +176,12 @@ fn keep(
     if open.len() >= most {
         return Err(MembershipError::TooManyInvites);
     }
-    let EarlyInvite { event, stripped } = stored(txn, (&room, invite), signed)?;
+    let nid = events::insert_outlier(txn, &room, &receive::accept_unplaced(signed.clone()))?;
+    let stripped = shown::stripped(&invite.shown, signed.pdu()).map_err(unwritable)?;
     let pos = txn.next_pos();
     let new = NewMembership {
         membership: &MembershipState::Invite,
-        event: Some(event),
+        event: Some(nid),
         pos,
         stripped: Some(&stripped),
     };
@@ -188,33 +189,26 @@ fn keep(
 }
 
 /// Lets an invite wait until we hear that we are out of the room, unless it is in the room here
-/// already, or a later one waits.
+/// already.
 fn keep_early(
     txn: &mut Txn<'_>,
     (room, invite): (&Room, &Invite),
-    (signed, invited): (&SignedPdu, &UserId),
+    (signed, invited, most): (&SignedPdu, &UserId, usize),
 ) -> Result<(), MembershipError> {
-    if verify::is_placed(txn, signed.pdu().event_id())? {
+    let pdu = signed.pdu();
+    if verify::is_placed(txn, pdu.event_id())? {
         return Ok(());
     }
-    if let Some(early) = early_invites::find(txn, room.nid, invited)?
-        && events::pdu(txn, early.event)?.depth() >= signed.pdu().depth()
-    {
-        return Ok(());
+    let inviter = pdu.sender().server_name();
+    if early_invites::count_others(txn, room.nid, (inviter, invited))? >= most {
+        return Err(MembershipError::TooManyInvites);
     }
-    let early = stored(txn, (room, invite), signed)?;
-    Ok(early_invites::put(txn, room.nid, invited, &early)?)
-}
-
-/// Stores the event of an invite, and writes what the room shows of itself with it.
-fn stored(
-    txn: &mut Txn<'_>,
-    (room, invite): (&Room, &Invite),
-    signed: &SignedPdu,
-) -> Result<EarlyInvite, MembershipError> {
-    let event = events::insert_outlier(txn, room, &receive::accept_unplaced(signed.clone()))?;
-    let stripped = shown::stripped(&invite.shown, signed.pdu()).map_err(unwritable)?;
-    Ok(EarlyInvite { event, stripped })
+    let early = EarlyInvite {
+        user_id: invited.to_owned(),
+        json: pdu.json().to_owned(),
+        stripped: shown::stripped(&invite.shown, pdu).map_err(unwritable)?,
+    };
+    Ok(early_invites::put(txn, room.nid, inviter, &early)?)
 }
 
 fn unwritable(error: serde_json::Error) -> MembershipError {

@@ -114,7 +114,7 @@ async fn until_membership(
 }
 
 /// A membership that somebody gives to somebody, where a template has it: its id, and itself.
-fn completed(
+pub(super) fn completed(
     node: &Node,
     room_id: &RoomId,
     who: (&UserId, &UserId),

@@ -2,7 +2,8 @@
 //! shows us how it came in, or that it sent users of ours out. Or it is out, and has not heard of it.
 //!
 //! A stranger must not cost us more than a look: nothing is kept but a membership that the room's
-//! rules allow, or one that waits for what lies between, of which a stranger has one in a room.
+//! rules allow, or one that waits for what lies between, of which a stranger has one in a room, and
+//! what it is told, of which it has one for each of its users there.
 
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ pub(super) async fn introduced(
 ) -> Result<Results, StoreError> {
     let (us, them, id) = (hs.server_name().to_owned(), origin.clone(), room_id.clone());
     let now = hs.clock.now();
+    let may_tell = hs.peers.may_tell_departure((&room_id, origin), now);
     let looked = hs
         .store
         .write(move |txn| {
@@ -54,7 +56,10 @@ pub(super) async fn introduced(
                 Shown::Known(shown) => (shown, Taken::Disputed),
                 Shown::Nothing => return Ok((room, Taken::Nothing, None)),
             };
-            let told = tell_departure(txn, &room, (&them, &shown), now)?;
+            let told = match may_tell {
+                true => tell_departure(txn, &room, (&them, &shown), now)?,
+                false => None,
+            };
             Ok::<_, IngestError>((room, taken, told))
         })
         .await;
@@ -289,6 +294,7 @@ mod tests {
         let pdus = vec![raw(join.pdu().json())];
         introduced(&server.hs, &other, room_id.clone(), pdus).await.unwrap();
         assert!(waiting(&other).await.is_empty());
+        assert!(waiting(join.pdu().sender().server_name()).await.is_empty());
         server.hs.peers.take_disputed();
 
         server.clock.advance(60_000);
