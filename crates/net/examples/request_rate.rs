@@ -7,13 +7,17 @@
 //!
 //! Each round measures probe and node one after the other, for SECONDS each, first over QUIC and
 //! then over TCP; the ratio is that of the same round. Sixty-four requests at once, answers of 900
-//! bytes of JSON, both ends in this process.
+//! bytes of JSON, both ends in this process, each on one thread of its own, as the network of a node
+//! is.
 #![expect(clippy::print_stdout, reason = "a command")]
 
 use std::{convert::Infallible, error::Error, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{StreamExt, future::join_all};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, join_all},
+};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
@@ -37,6 +41,7 @@ use messagehub_protocol::{
 use prometheus_client::registry::Registry;
 use ruma::OwnedServerName;
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout},
@@ -75,8 +80,17 @@ impl Kind {
     }
 }
 
-#[tokio::main]
+/// The end that asks runs on this thread, the one that answers on another.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
+    let there =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let outcome = measure(there.handle()).await;
+    there.shutdown_background();
+    outcome
+}
+
+async fn measure(there: &Handle) -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let rounds: usize = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
@@ -84,8 +98,8 @@ async fn main() -> Result<(), Failure> {
     for kind in [Kind::Quic, Kind::Tcp] {
         let (mut probes, mut nodes) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let probe = probe_rate(kind, measured).await?;
-            let node = node_rate(kind, measured).await?;
+            let probe = probe_rate((kind, measured), there).await?;
+            let node = node_rate((kind, measured), there).await?;
             println!("{kind:?}: {}", compared(probe, node));
             probes.push(probe);
             nodes.push(node);
@@ -200,11 +214,11 @@ async fn run(mut swarm: Swarm<libp2p_stream::Behaviour>) {
     }
 }
 
-async fn probe_rate(kind: Kind, measured: Duration) -> Result<Rate, Failure> {
-    let mut tasks = JoinSet::new();
+/// A probe that listens, and where.
+async fn listening(
+    kind: Kind,
+) -> Result<(Swarm<libp2p_stream::Behaviour>, libp2p::Multiaddr), Failure> {
     let mut server = probe(kind)?;
-    let there = *server.local_peer_id();
-    let mut streams = server.behaviour().new_control().accept(PROTOCOL)?;
     server.listen_on(kind.listen().parse()?)?;
     let listening = async {
         loop {
@@ -214,19 +228,28 @@ async fn probe_rate(kind: Kind, measured: Duration) -> Result<Rate, Failure> {
         }
     };
     let address = timeout(PATIENCE, listening).await?;
-    tasks.spawn(run(server));
-    tasks.spawn(async move {
+    Ok((server, address))
+}
+
+async fn probe_rate((kind, measured): (Kind, Duration), there: &Handle) -> Result<Rate, Failure> {
+    let mut tasks = JoinSet::new();
+    let (server, address) = there.spawn(listening(kind)).await??;
+    let peer_id = *server.local_peer_id();
+    let mut streams = server.behaviour().new_control().accept(PROTOCOL)?;
+    tasks.spawn_on(run(server), there);
+    let serving = async move {
         let mut serving = JoinSet::new();
         while let Some((peer, stream)) = streams.next().await {
             serving.spawn(serve_stream(peer, stream));
         }
-    });
+    };
+    tasks.spawn_on(serving, there);
 
     let mut client = probe(kind)?;
     let mut control = client.behaviour().new_control();
-    client.dial(DialOpts::peer_id(there).addresses(vec![address]).build())?;
+    client.dial(DialOpts::peer_id(peer_id).addresses(vec![address]).build())?;
     tasks.spawn(run(client));
-    let stream = timeout(PATIENCE, control.open_stream(there, PROTOCOL)).await??;
+    let stream = timeout(PATIENCE, control.open_stream(peer_id, PROTOCOL)).await??;
     let (sender, link) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(stream.compat()))
         .await?;
@@ -260,11 +283,11 @@ struct End {
 }
 
 impl End {
+    /// Starts it; the future drives it.
     async fn start(
         number: u8,
         (listen, bootstrap): (Vec<String>, Vec<String>),
-        tasks: &mut JoinSet<()>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, BoxFuture<'static, ()>), Failure> {
         let seed = Seed::new([number; 32]);
         let terms = ServerKeysTerms {
             old_verify_keys: Vec::new(),
@@ -293,8 +316,8 @@ impl End {
         let host =
             messagehub_net::start(&config, service, outbound, reports, &mut registry).await?;
         let addresses = host.addresses();
-        tasks.spawn(host.run(std::future::pending()));
-        Ok(Self { keys, peers, inbound, addresses })
+        let run = host.run(std::future::pending()).boxed();
+        Ok((Self { keys, peers, inbound, addresses }, run))
     }
 
     async fn meet(&mut self, server: &OwnedServerName) -> Result<(), Failure> {
@@ -312,11 +335,13 @@ impl End {
     }
 }
 
-async fn node_rate(kind: Kind, measured: Duration) -> Result<Rate, Failure> {
+async fn node_rate((kind, measured): (Kind, Duration), there: &Handle) -> Result<Rate, Failure> {
     let mut tasks = JoinSet::new();
-    let server = End::start(1, (vec![kind.listen().to_owned()], Vec::new()), &mut tasks).await?;
-    let there = server.addresses.clone();
-    let mut client = End::start(2, (Vec::new(), there), &mut tasks).await?;
+    let listen = vec![kind.listen().to_owned()];
+    let (server, run) = there.spawn(End::start(1, (listen, Vec::new()))).await??;
+    tasks.spawn_on(run, there);
+    let (mut client, run) = End::start(2, (Vec::new(), server.addresses.clone())).await?;
+    tasks.spawn(run);
     let name = server.keys.server_name().to_owned();
     client.meet(&name).await?;
     let (peers, name) = (Arc::new(client.peers), Arc::new(name));

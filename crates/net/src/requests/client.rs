@@ -2,7 +2,7 @@
 //! to send, keeps it, and opens it again when it broke or a better path is there. Requests that run
 //! when the path changes end where they began.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -17,6 +17,7 @@ use messagehub_homeserver::peers::{MAX_RESPONSE_BYTES, RequestError};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use tracing::debug;
@@ -82,6 +83,7 @@ impl Sessions {
 
     /// Runs the session with one peer until the channel of jobs closes.
     pub(crate) async fn run(self, peer: PeerId, mut wishes: Wishes) {
+        let sessions = Arc::new(self);
         let mut unsent = VecDeque::new();
         let mut old = Old::new();
         loop {
@@ -100,9 +102,10 @@ impl Sessions {
             };
             let Some(mut first) = first else { continue };
             wishes.path.mark_unchanged();
-            match self.connect(peer).await {
+            match sessions.connect(peer).await {
                 Ok((sender, link)) => {
-                    unsent.extend(self.drive((sender, link), first, &mut wishes, &mut old).await);
+                    unsent
+                        .extend(sessions.drive((sender, link), first, &mut wishes, &mut old).await);
                 }
                 // The connection that was chosen just ended; there may be another.
                 Err(OpenError::Closed) if first.broken < MAX_BROKEN => {
@@ -111,7 +114,7 @@ impl Sessions {
                 }
                 Err(error) => {
                     debug!(%peer, %error, "no stream for a request");
-                    self.finish(first, Err(refusal(error)));
+                    sessions.finish(first, Err(refusal(error)));
                 }
             }
         }
@@ -134,7 +137,7 @@ impl Sessions {
     /// Sends jobs over one connection until it ends, the session is idle, no job can come, or a
     /// better path is there. Gives back what was not sent.
     async fn drive(
-        &self,
+        self: &Arc<Self>,
         (sender, mut link): (Sender, Link),
         first: Job,
         wishes: &mut Wishes,
@@ -145,8 +148,12 @@ impl Sessions {
         running.push(self.clone().exchange(sender.clone(), first).boxed());
         let mut is_open = true;
         let mut jobs = Vec::new();
+        let mut idle = pin!(tokio::time::sleep(SESSION_IDLE));
         while is_open || !running.is_empty() {
             let free = MAX_CONCURRENT_REQUESTS.saturating_sub(running.len());
+            if running.is_empty() {
+                idle.as_mut().reset(Instant::now() + SESSION_IDLE);
+            }
             tokio::select! {
                 ended = &mut link, if is_open => {
                     debug!(?ended, "a request connection ended");
@@ -173,7 +180,7 @@ impl Sessions {
                     old.spawn(finish_old(link, running));
                     return unsent;
                 }
-                () = tokio::time::sleep(SESSION_IDLE), if running.is_empty() => break,
+                () = &mut idle, if running.is_empty() => break,
             }
         }
         unsent
@@ -181,7 +188,7 @@ impl Sessions {
 
     /// Sends one request and brings its response, unless whoever asked goes away. Gives the job back
     /// when the connection closed before the request left: it may be sent again.
-    async fn exchange(self, mut sender: Sender, mut job: Job) -> Option<Job> {
+    async fn exchange(self: Arc<Self>, mut sender: Sender, mut job: Job) -> Option<Job> {
         let request = absolute(job.request.clone());
         let asking = async {
             let response = sender.try_send_request(request).await.map_err(Failure::send)?;
@@ -215,7 +222,7 @@ impl Sessions {
         if body.size_hint().lower() > MAX_RESPONSE_BYTES as u64 {
             return Err(Failure::Refused(RequestError::TooLarge));
         }
-        let mut bytes = BytesMut::new();
+        let mut bytes = Bytes::new();
         let mut held: Option<OwnedSemaphorePermit> = None;
         let mut granules = 0;
         while let Some(frame) = body.frame().await {
@@ -230,9 +237,9 @@ impl Sessions {
                 self.hold(&mut held, needed - granules)?;
                 granules = needed;
             }
-            bytes.extend_from_slice(&data);
+            bytes = joined(bytes, data);
         }
-        Ok(http::Response::from_parts(head, bytes.freeze()))
+        Ok(http::Response::from_parts(head, bytes))
     }
 
     /// Takes more of the shared budget; it is given back when the response is handed over.
@@ -262,6 +269,16 @@ impl Sessions {
         // Whoever asked may have gone; then nobody needs the answer.
         let _ = job.reply.send(outcome);
     }
+}
+
+/// One piece after another. Small answers are of one piece, which is not copied.
+fn joined(bytes: Bytes, next: Bytes) -> Bytes {
+    if bytes.is_empty() {
+        return next;
+    }
+    let mut bytes = BytesMut::from(bytes);
+    bytes.extend_from_slice(&next);
+    bytes.freeze()
 }
 
 /// Lets the requests on a connection end, and then the connection. Gives back what did not leave.

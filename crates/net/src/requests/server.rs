@@ -108,7 +108,6 @@ pub(crate) struct Server {
 }
 
 /// One served stream.
-#[derive(Clone)]
 struct Serving {
     server: Server,
     peer: PeerId,
@@ -145,14 +144,14 @@ impl Server {
         let metrics = self.metrics.clone();
         let activity = Activity::default();
         let builder = builder(self.is_friend(&peer));
-        let serving = Serving {
+        let serving = Arc::new(Serving {
             server: self,
             peer,
             identity: PeerIdentity { peer_id: peer.to_string() },
             budget: Arc::new(Semaphore::new(STREAM_BUDGET / GRANULE)),
             activity: activity.clone(),
-        };
-        let answer = service_fn(move |request| serving.clone().answer(request).boxed());
+        });
+        let answer = service_fn(move |request| Arc::clone(&serving).answer(request).boxed());
         let io = TokioIo::new(inbound.stream.compat());
         let mut connection = pin!(builder.serve_connection(io, answer));
         let mut clock = tokio::time::interval(patience.look);
@@ -196,7 +195,10 @@ fn builder(is_friend: bool) -> Builder<ConnectionTasks> {
 impl Serving {
     /// Answers one request: refuses what is too large before it is read, and lets the router do
     /// the rest.
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<RequestBody>, Infallible> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<RequestBody>, Infallible> {
         let in_flight = self.activity.enter();
         let response = match self.admit(&request).await {
             Ok(held) => self.ask_router(request, held).await,
@@ -238,6 +240,10 @@ impl Serving {
             true => &self.server.budget,
             false => &self.server.strangers,
         };
+        let try_reserve = |from: &Arc<Semaphore>| from.clone().try_acquire_many_owned(granules);
+        if let (Ok(mine), Ok(shared)) = (try_reserve(&self.budget), try_reserve(shared)) {
+            return Ok((mine, shared));
+        }
         let reserving = async {
             let mine = self.budget.clone().acquire_many_owned(granules).await?;
             let shared = shared.clone().acquire_many_owned(granules).await?;
