@@ -176,7 +176,7 @@ impl Stranger {
                 }
                 3 => self.ask_unsigned(),
                 _ => {
-                    let filler = "x".repeat(1024 * 1024);
+                    let filler = "x".repeat(1_000_000);
                     let body = format!(r#"{{"pdus":[{{"type":"{filler}"}}],"edus":[]}}"#);
                     self.ask(("PUT", "/_matrix/federation/v1/send/1"), &body).await;
                 }

@@ -47,9 +47,13 @@ const STREAM_BUDGET: usize = 2 * MAX_REQUEST_BYTES;
 /// Bytes of request bodies held at once for all peers.
 const TOTAL_BUDGET: usize = 256 * 1024 * 1024;
 
-/// The same for all peers together whose servers share no room with us and are no contacts: one of
-/// the largest, and small ones beside it. A stranger invites, asks for a profile, or joins.
-const STRANGERS_BUDGET: usize = 16 * 1024 * 1024;
+/// The largest request body of a peer whose server shares no room with us and is no contact. It
+/// invites, joins, shows itself, or asks: the most is an invite with seven events that show the room,
+/// which with its keys is half of this.
+pub(crate) const MAX_STRANGERS_REQUEST_BYTES: usize = 1024 * 1024;
+
+/// Bytes of request bodies held at once for all of these: four of the largest.
+const STRANGERS_BUDGET: usize = 4 * MAX_STRANGERS_REQUEST_BYTES;
 
 /// Flow-control windows of a stranger's requests and of its whole connection. What a window lets in
 /// is held before a body has its share of the budget.
@@ -117,7 +121,11 @@ struct Serving {
 }
 
 /// The share of both budgets that one request body holds.
-type Held = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+struct Held {
+    /// The most bytes that it may have.
+    most: usize,
+    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
 
 impl Server {
     pub(crate) fn new(service: PeerService, metrics: Metrics, patience: Patience) -> Self {
@@ -229,25 +237,25 @@ impl Serving {
 
     /// Reserves memory for the body. A length that was not declared counts as the largest.
     async fn admit(&self, request: &Request<Incoming>) -> Result<Held, StatusCode> {
+        let (most, shared) = match self.server.is_friend(&self.peer) {
+            true => (MAX_REQUEST_BYTES, &self.server.budget),
+            false => (MAX_STRANGERS_REQUEST_BYTES, &self.server.strangers),
+        };
         let size = request.body().size_hint().upper();
-        let bytes = size.unwrap_or(MAX_REQUEST_BYTES as u64);
-        if bytes > MAX_REQUEST_BYTES as u64 {
+        let bytes = size.unwrap_or(most as u64);
+        if bytes > most as u64 {
             self.server.metrics.refuse(Refusal::BodyTooLarge);
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let granules = u32::try_from(bytes.div_ceil(GRANULE as u64)).unwrap_or(u32::MAX);
-        let shared = match self.server.is_friend(&self.peer) {
-            true => &self.server.budget,
-            false => &self.server.strangers,
-        };
         let try_reserve = |from: &Arc<Semaphore>| from.clone().try_acquire_many_owned(granules);
         if let (Ok(mine), Ok(shared)) = (try_reserve(&self.budget), try_reserve(shared)) {
-            return Ok((mine, shared));
+            return Ok(Held { most, _permits: (mine, shared) });
         }
         let reserving = async {
             let mine = self.budget.clone().acquire_many_owned(granules).await?;
             let shared = shared.clone().acquire_many_owned(granules).await?;
-            Ok::<Held, tokio::sync::AcquireError>((mine, shared))
+            Ok::<_, tokio::sync::AcquireError>(Held { most, _permits: (mine, shared) })
         };
         let reserved = tokio::time::timeout(self.server.patience.body_piece, reserving).await;
         match reserved {

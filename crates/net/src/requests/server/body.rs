@@ -15,13 +15,13 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Held, MAX_REQUEST_BYTES, activity::InFlight};
+use super::{Held, activity::InFlight};
 use crate::requests::{BoxError, RequestBody};
 
-/// The body, at most [`MAX_REQUEST_BYTES`] long, each piece within `piece` of the one before. It
-/// holds its share of the memory budget while it lives.
+/// The body, at most as long as it was let in, each piece within `piece` of the one before. It holds
+/// its share of the memory budget while it lives.
 pub(super) fn bounded(body: Incoming, piece: Duration, held: Held) -> RequestBody {
-    let inner = Limited::new(body, MAX_REQUEST_BYTES);
+    let inner = Limited::new(body, held.most);
     let waiting = Box::pin(tokio::time::sleep(piece));
     Paced { inner, piece, waiting, _held: held }.boxed_unsync()
 }
