@@ -53,6 +53,13 @@ async fn read<T: Send + 'static>(
     hs.store.read(read).await.unwrap()
 }
 
+/// What a server answers that cannot take a request now.
+fn busy() -> http::Response<axum::body::Bytes> {
+    let mut busy = http::Response::default();
+    *busy.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    busy
+}
+
 async fn kick(hs: &Homeserver, by: &Session, room_id: &RoomId, user_id: &UserId) {
     let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
     let kick = Moderation { room_id, user_id, action: Action::Kick, reason: None };

@@ -307,9 +307,7 @@ async fn a_late_answer_to_a_join_brings_nobody_back() {
         if is_known {
             net.hub.answer_as_ever();
         } else {
-            let mut busy = http::Response::new(axum::body::Bytes::new());
-            *busy.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-            net.hub.answer_instead(a.name(), "/backfill/", busy);
+            net.hub.answer_instead(a.name(), "/backfill/", busy());
         }
         net.hub.hold_answers(Some("/send_join/"));
         let late = {

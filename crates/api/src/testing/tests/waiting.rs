@@ -1,6 +1,6 @@
 //! What waits for others, and waiting for others.
 
-use axum::{Router, body::Bytes};
+use axum::Router;
 use messagehub_homeserver::{outbox as deliveries, receipts};
 use messagehub_store::{early_invites, outbox::Kind};
 use ruma::{OwnedEventId, OwnedUserId, events::receipt::ReceiptThread};
@@ -168,9 +168,7 @@ async fn kicked() -> Kicked {
     })
     .await;
     net.hub.lose_gossip();
-    let mut busy = http::Response::new(Bytes::new());
-    *busy.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-    net.hub.answer_instead(b.name(), "/send/", busy);
+    net.hub.answer_instead(b.name(), "/send/", busy());
     net.drive(kick(&a.hs, &alice, &room_id, &bob.user_id)).await;
     net.until("carol knows of the kick", || async {
         membership(&c.hs, &room_id, &bob.user_id).await == Some(MembershipState::Leave)
