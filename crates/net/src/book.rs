@@ -280,10 +280,19 @@ impl Book {
     pub(crate) fn connected(&mut self, id: PeerId, connection: Connection) -> bool {
         let peer = self.entry(id);
         peer.used_at = Some(connection.since);
-        peer.connections.push(connection);
+        peer.connected(connection);
         peer.dialing = false;
         peer.rested();
         peer.connections.len() == 1
+    }
+
+    /// Peers that lost a connection of ours without our noticing, or that do not tell their topics
+    /// since they take the first connection that we know of for a further one. Each is given once.
+    pub(crate) fn confused(&mut self, now: Instant) -> Vec<PeerId> {
+        let connected = self.peers.iter_mut().filter(|(_, peer)| peer.is_connected());
+        connected
+            .filter_map(|(id, peer)| (peer.has_come_anew(now) || peer.is_mute(now)).then_some(*id))
+            .collect()
     }
 
     /// Notes that a peer is of use.

@@ -260,6 +260,7 @@ impl EventLoop {
 
     fn on_tick(&mut self) {
         let now = Instant::now();
+        self.start_anew_with_the_confused(now);
         self.dial_planned(now);
         self.ask_again(now);
         self.announce_late(now);

@@ -25,6 +25,13 @@ const RARE_WAIT: Duration = Duration::from_secs(300);
 /// Connections that a peer makes within this time may belong to dials that it began together.
 const SAME_MOMENT: Duration = Duration::from_secs(2);
 
+/// How long a connection beside an older one may be AutoNAT's, which says so within a few round
+/// trips.
+const DOUBT: Duration = Duration::from_secs(3);
+
+/// How long a connection may be without the topics of a peer that has some.
+const MUTE: Duration = Duration::from_secs(10);
+
 /// Dials in a row to a peer that nobody needs.
 const MAX_DIALS: u32 = 4;
 
@@ -132,9 +139,16 @@ pub(crate) struct Connection {
     /// Whether we dialed.
     pub(crate) is_ours: bool,
     pub(crate) since: Instant,
+    /// Whether it may show that the peer lost the older ones.
+    pub(super) is_doubtful: bool,
 }
 
 impl Connection {
+    /// A connection that begins now.
+    pub(crate) fn new(id: ConnectionId, address: Multiaddr, way: Way, is_ours: bool) -> Self {
+        Self { id, address, way, is_ours, since: Instant::now(), is_doubtful: false }
+    }
+
     pub(crate) fn is_direct(&self) -> bool {
         self.way == Way::Direct
     }
@@ -163,6 +177,9 @@ pub(crate) struct Peer {
     pub(crate) is_awaited: bool,
     /// Whether the configuration names it.
     pub(crate) configured: bool,
+    /// Whether it ever told topics of gossip, and whether it did since it came.
+    has_topics: bool,
+    tells_topics: bool,
     /// Whether it offers to be a relay.
     pub(crate) is_relay: bool,
     /// When it was last of use: connected, asked, or heard.
@@ -202,19 +219,50 @@ impl Peer {
         newest_first.find(|connection| connection.is_direct()).or(self.connections.last())
     }
 
-    /// Whether its newest connection shows that it lost an older one: a node dials only whom it is
-    /// not connected with. Dials of one moment may all succeed, whoever has a relayed connection
-    /// tries for a direct one, and AutoNAT dials back, from another port, whoever dialed.
-    pub(crate) fn has_come_anew(&self) -> bool {
-        let Some(newest) = self.connections.last().filter(|newest| !newest.is_ours) else {
-            return false;
-        };
+    /// Adds a connection, which is doubtful when it seems to show that the peer lost an older one:
+    /// a node dials only whom it is not connected with. Dials of one moment may all succeed,
+    /// whoever has a relayed connection tries for a direct one, and AutoNAT dials back, from
+    /// another port, whoever dialed or asked for it.
+    pub(super) fn connected(&mut self, mut newest: Connection) {
         let place = |of: &Connection| split(of.address.clone()).0;
         let is_lost = |other: &Connection| {
             other.since + SAME_MOMENT <= newest.since
-                && (!other.is_ours || place(other) == place(newest))
+                && (!other.is_ours || place(other) == place(&newest))
         };
-        self.connections.iter().all(Connection::is_direct) && self.connections.iter().any(is_lost)
+        let are_direct = newest.is_direct() && self.connections.iter().all(Connection::is_direct);
+        newest.is_doubtful = !newest.is_ours && are_direct && self.connections.iter().any(is_lost);
+        self.connections.push(newest);
+    }
+
+    /// AutoNAT tried whether this peer can dial us: its connections were made for that.
+    pub(crate) fn has_tested_us(&mut self) {
+        self.connections.iter_mut().for_each(|connection| connection.is_doubtful = false);
+    }
+
+    /// Whether a doubtful connection has stayed, and an older one, too: the peer lost that without
+    /// our noticing. Gives `true` once for each.
+    pub(super) fn has_come_anew(&mut self, now: Instant) -> bool {
+        let is_due = |of: &Connection| of.is_doubtful && of.since + DOUBT <= now;
+        let Some(at) = self.connections.iter().rposition(is_due) else { return false };
+        self.connections[..=at].iter_mut().for_each(|connection| connection.is_doubtful = false);
+        let since = self.connections[at].since;
+        self.connections[..at].iter().any(|older| older.since + SAME_MOMENT <= since)
+    }
+
+    /// It told a topic.
+    pub(crate) fn told_topic(&mut self) {
+        self.has_topics = true;
+        self.tells_topics = true;
+    }
+
+    /// Whether it told topics before, and none though it came a while ago. Gives `true` once, until
+    /// it tells some: it may have left its last room.
+    pub(super) fn is_mute(&mut self, now: Instant) -> bool {
+        let is_mute = self.has_topics
+            && !self.tells_topics
+            && self.connections.iter().any(|of| of.since + MUTE <= now);
+        self.has_topics &= !is_mute;
+        is_mute
     }
 
     /// The address of the connection in use.
@@ -320,6 +368,7 @@ impl Peer {
         self.verified_at = None;
         self.latency = None;
         self.identified = false;
+        self.tells_topics = false;
         self.failures = 0;
         self.dial_at = self.wanted.then(|| now + FIRST_WAIT);
         let announced = std::mem::take(&mut self.announced);

@@ -32,7 +32,7 @@ fn book() -> Book {
 fn connection(number: usize, at: &str) -> Connection {
     let address = address(at);
     let way = relay_of(&address).map_or(Way::Direct, |relay| Way::Relayed(Some(relay)));
-    Connection { id: id(number), address, way, is_ours: true, since: Instant::now() }
+    Connection::new(id(number), address, way, true)
 }
 
 fn address(text: &str) -> Multiaddr {
@@ -49,30 +49,75 @@ const THROUGH_RELAY: &str =
 
 #[test]
 fn who_dials_again_has_lost_its_connection() {
-    let mut book = book();
-    let theirs = |number, at: &str, after: u64| {
-        let since = Instant::now() + Duration::from_secs(after);
-        Connection { is_ours: false, since, ..connection(number, at) }
+    let start = Instant::now();
+    let at = |after: u64| start + Duration::from_secs(after);
+    let theirs = |number, place: &str, after| Connection {
+        is_ours: false,
+        since: at(after),
+        ..connection(number, place)
     };
-    let (again, at_once, tested) = (PeerId::random(), PeerId::random(), PeerId::random());
+    let mut book = book();
+    let again = PeerId::random();
     book.connected(again, theirs(1, HERE, 0));
-    assert!(!book.peer(&again).unwrap().has_come_anew());
     book.connected(again, theirs(2, "/ip4/192.168.1.2/udp/1/quic-v1", 10));
-    assert!(book.peer(&again).unwrap().has_come_anew());
-    book.connected(at_once, theirs(3, HERE, 0));
-    book.connected(at_once, theirs(4, HERE, 1));
-    assert!(!book.peer(&at_once).unwrap().has_come_anew());
-    // AutoNAT dials back from another port.
-    book.connected(tested, connection(5, HERE));
-    book.connected(tested, theirs(6, "/ip4/192.168.1.2/tcp/50000", 10));
-    assert!(!book.peer(&tested).unwrap().has_come_anew());
-    book.connected(tested, theirs(7, HERE, 20));
-    assert!(book.peer(&tested).unwrap().has_come_anew());
-    let relayed = PeerId::random();
-    book.connected(relayed, connection(8, THROUGH_RELAY));
-    book.connected(relayed, theirs(9, HERE, 10));
-    book.connected(relayed, theirs(10, HERE, 20));
-    assert!(!book.peer(&relayed).unwrap().has_come_anew());
+    assert_eq!(book.confused(at(12)), [], "it may be AutoNAT's");
+    assert_eq!(book.confused(at(13)), [again]);
+    assert_eq!(book.confused(at(60)), [], "once");
+    // AutoNAT dials back, from another port, whoever asks for it, and the asker hears the result.
+    let asked = PeerId::random();
+    book.connected(asked, theirs(3, HERE, 0));
+    book.connected(asked, theirs(4, "/ip4/192.168.1.2/tcp/50000", 10));
+    book.peer_mut(&asked).unwrap().has_tested_us();
+    assert_eq!(book.confused(at(60)), []);
+    // It asked us, and so it tests us over our own connection.
+    let tester = PeerId::random();
+    book.connected(tester, connection(5, HERE));
+    book.connected(tester, theirs(6, "/ip4/192.168.1.2/tcp/50000", 10));
+    assert_eq!(book.confused(at(60)), []);
+    book.connected(tester, theirs(7, HERE, 60));
+    assert_eq!(book.confused(at(63)), [tester]);
+}
+
+#[test]
+fn a_peer_may_have_several_connections() {
+    let start = Instant::now();
+    let at = |after: u64| start + Duration::from_secs(after);
+    let theirs = |number, place: &str, after| Connection {
+        is_ours: false,
+        since: at(after),
+        ..connection(number, place)
+    };
+    let mut book = book();
+    let (at_once, relayed, replaced) = (PeerId::random(), PeerId::random(), PeerId::random());
+    book.connected(at_once, theirs(1, HERE, 0));
+    book.connected(at_once, theirs(2, HERE, 1));
+    book.connected(relayed, connection(3, THROUGH_RELAY));
+    book.connected(relayed, theirs(4, HERE, 10));
+    book.connected(relayed, theirs(5, HERE, 20));
+    book.connected(replaced, theirs(6, HERE, 0));
+    book.connected(replaced, theirs(7, HERE, 10));
+    assert_eq!(book.disconnected(replaced, id(6), at(11)), Gone::NotYet);
+    assert_eq!(book.confused(at(60)), []);
+}
+
+#[test]
+fn who_had_topics_and_tells_none_is_mute() {
+    let start = Instant::now();
+    let at = |after: u64| start + Duration::from_secs(after);
+    let mut book = book();
+    let peer = PeerId::random();
+    let arrives = |book: &mut Book, number, after| {
+        book.connected(peer, Connection { since: at(after), ..connection(number, HERE) });
+    };
+    arrives(&mut book, 1, 0);
+    assert_eq!(book.confused(at(60)), [], "it may have no rooms");
+    book.peer_mut(&peer).unwrap().told_topic();
+    assert_eq!(book.confused(at(60)), []);
+    book.disconnected(peer, id(1), at(60));
+    arrives(&mut book, 2, 100);
+    assert_eq!(book.confused(at(105)), [], "it is just telling them");
+    assert_eq!(book.confused(at(110)), [peer]);
+    assert_eq!(book.confused(at(200)), [], "once: it may have left its last room");
 }
 
 #[test]

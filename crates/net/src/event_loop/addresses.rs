@@ -69,6 +69,9 @@ impl EventLoop {
 
     /// Somebody tried to dial us at an address.
     pub(super) fn on_tested(&mut self, event: &autonat::v2::client::Event) {
+        if let Some(server) = self.book.peer_mut(&event.server) {
+            server.has_tested_us();
+        }
         let address = &event.tested_addr;
         match &event.result {
             Ok(()) => self.reach.prove(address),

@@ -21,7 +21,7 @@ use tracing::{debug, info};
 use super::{Done, EventLoop, Session, trimming::KEPT_FRIENDS};
 use crate::{
     behaviour::MAX_CONNECTIONS_PER_PEER,
-    book::{Connection, Gone, Peer, Standing, Way, relay_of, split_address},
+    book::{Connection, Gone, Standing, Way, relay_of, split_address},
     dht::{Dht, LAN_PROTOCOL, WAN_PROTOCOL},
     metrics::Refusal,
     requests::{
@@ -58,17 +58,12 @@ impl EventLoop {
             self.book.add_addresses(peer, [address.clone()]);
         }
         let way = way(endpoint);
-        let since = Instant::now();
         let is_first =
-            self.book.connected(peer, Connection { id: connection, address, way, is_ours, since });
+            self.book.connected(peer, Connection::new(connection, address, way, is_ours));
         // Friends pass the limits of libp2p, and one of them may be broken or bad.
         let count = self.book.peer(&peer).map_or(0, |peer| peer.connections.len());
         if count > MAX_CONNECTIONS_PER_PEER as usize {
             self.swarm.close_connection(connection);
-            return;
-        }
-        if self.book.peer(&peer).is_some_and(Peer::has_come_anew) {
-            self.start_anew(peer);
             return;
         }
         if is_first {
@@ -78,7 +73,7 @@ impl EventLoop {
         if way != Way::Direct {
             let first_try = self.book.peer_mut(&peer).filter(|peer| peer.upgrade_is_unplanned());
             if let Some(peer) = first_try {
-                peer.plan_upgrade(since + FIRST_UPGRADE);
+                peer.plan_upgrade(Instant::now() + FIRST_UPGRADE);
             }
         } else if !is_first {
             // So that the one before comes to rest and can be closed.
@@ -86,15 +81,18 @@ impl EventLoop {
         }
     }
 
-    /// Ends all connections with a peer that lost ours without our noticing, and makes one anew.
-    /// gossipsub tells its topics on the first connection only, and for us that was the lost one.
-    fn start_anew(&mut self, peer: PeerId) {
-        debug!(%peer, "a peer lost our connection and came again");
-        if let Some(known) = self.book.peer_mut(&peer) {
-            known.is_awaited = true;
+    /// Ends all connections with peers that have another view of them than we, and makes one anew.
+    /// gossipsub tells its topics on the first connection only: when the two sides disagree about
+    /// which that is, one lacks them for good.
+    pub(super) fn start_anew_with_the_confused(&mut self, now: Instant) {
+        for peer in self.book.confused(now) {
+            debug!(%peer, "a peer lost a connection of ours, or took one for a further one");
+            if let Some(known) = self.book.peer_mut(&peer) {
+                known.is_awaited = true;
+            }
+            // It may be gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
-        // It may be gone by itself.
-        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     pub(super) fn on_disconnected(

@@ -61,6 +61,9 @@ impl EventLoop {
                 self.on_frame(propagation_source, message_id, message);
             }
             Event::Subscribed { peer_id, topic } => {
+                if let Some(peer) = self.book.peer_mut(&peer_id) {
+                    peer.told_topic();
+                }
                 let Some(room_id) = self.topics.room(&topic).cloned() else { return };
                 let Some(peer) = self.book.peer(&peer_id) else { return };
                 // Of a peer that was not announced yet the homeserver will hear, and compare all
