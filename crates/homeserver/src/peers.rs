@@ -171,6 +171,11 @@ pub enum Inbound {
         /// The server.
         server: OwnedServerName,
     },
+    /// One of several connections to a server is gone, and with it what was on its way.
+    PathLost {
+        /// The server.
+        server: OwnedServerName,
+    },
     /// A peer subscribed to the topic of a room of ours.
     Subscribed {
         /// The peer.

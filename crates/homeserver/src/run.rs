@@ -122,7 +122,9 @@ async fn note(hs: &Homeserver, agenda: &mut Agenda, report: Inbound) {
             presence::note_gone(hs, &server);
         }
         // One digest tells whether it is worth a look at any room, however many it subscribes to.
-        Inbound::Subscribed { server: Some(server), .. } => agenda.add(Job::Heads(server)),
+        Inbound::PathLost { server } | Inbound::Subscribed { server: Some(server), .. } => {
+            agenda.add(Job::Heads(server));
+        }
         // Who it is will be known when it is connected, and then everything is compared.
         Inbound::Subscribed { server: None, .. } => {}
         Inbound::Record { server, peer_id, seq, record, .. } => {

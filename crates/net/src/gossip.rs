@@ -4,6 +4,7 @@
 //! retries, and every queue that is full drops.
 
 mod faults;
+mod prompt;
 mod settings;
 #[cfg(test)]
 mod tests;

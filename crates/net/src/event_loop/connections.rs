@@ -106,6 +106,11 @@ impl EventLoop {
         let was_verified = self.book.peer(&peer).is_some_and(|p| p.standing.server().is_some());
         let gone = self.book.disconnected(peer, connection, Instant::now());
         if gone == Gone::NotYet {
+            let rest = self.book.peer(&peer).filter(|peer| peer.announced);
+            if let Some(server) = rest.and_then(|peer| peer.standing.server()) {
+                // Frames that were on their way over it are lost, on either side.
+                self.reports.hint(Inbound::PathLost { server: server.clone() });
+            }
             return;
         }
         self.open.remove(&peer);

@@ -73,7 +73,7 @@ impl EventLoop {
                 }
                 let server = peer.standing.server().cloned();
                 let peer_id = peer_id.to_string();
-                self.reports.about_subscription(Inbound::Subscribed { peer_id, server, room_id });
+                self.reports.hint(Inbound::Subscribed { peer_id, server, room_id });
             }
             Event::SlowPeer { peer_id, failed_messages } => {
                 debug!(peer = %peer_id, ?failed_messages, "a peer is too slow for gossip");

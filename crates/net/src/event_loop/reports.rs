@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
 
-/// Reports about subscriptions that wait; the heads exchange covers those that are dropped.
-const MAX_SUBSCRIPTIONS: usize = 1_024;
+/// Reports that wait and only say that heads are worth a comparison; the one of every minute covers
+/// those that are dropped.
+const MAX_HINTS: usize = 1_024;
 
 /// Reports about peers that wait: the connection limit bounds them, so this many means that the
 /// homeserver stands still.
@@ -32,9 +33,9 @@ impl Reports {
         self.push(report, MAX_REPORTS);
     }
 
-    /// Tells about a subscription, unless many wait already.
-    pub(super) fn about_subscription(&mut self, report: Inbound) {
-        self.push(report, MAX_SUBSCRIPTIONS);
+    /// Tells about a subscription or a lost path, unless many wait already.
+    pub(super) fn hint(&mut self, report: Inbound) {
+        self.push(report, MAX_HINTS);
     }
 
     /// Hands over a frame now or never. Gives `false` when the homeserver is behind.

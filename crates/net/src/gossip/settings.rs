@@ -9,6 +9,8 @@ use libp2p::gossipsub::{
 };
 use messagehub_protocol::{limits::MAX_SEALED_FRAME_BYTES, wire::frame};
 
+use super::prompt::Prompt;
+
 /// Topics of one peer: the 5,000 rooms that a node is built for, and room for those it joins while
 /// connected. A peer with more would be invisible, without an error on either side.
 pub(crate) const MAX_TOPICS: usize = 6_000;
@@ -26,7 +28,7 @@ pub(crate) const KEPT: Duration = Duration::from_secs(10);
 
 /// The behaviour with our filter.
 pub(crate) type Gossip =
-    Behaviour<IdentityTransform, MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>>;
+    Prompt<Behaviour<IdentityTransform, MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>>>;
 
 /// Makes the behaviour with all our settings.
 ///
@@ -46,7 +48,7 @@ pub(crate) fn behaviour() -> Result<Gossip, String> {
     let config = config().map_err(|error| error.to_string())?;
     let mut gossip = Behaviour::new_with_subscription_filter(privacy, config, filter)?;
     gossip.with_peer_score(scores(), thresholds())?;
-    Ok(gossip)
+    Ok(Prompt(gossip))
 }
 
 fn config() -> Result<Config, libp2p::gossipsub::ConfigBuilderError> {

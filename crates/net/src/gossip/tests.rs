@@ -1,15 +1,22 @@
-use std::time::Duration;
+use std::{
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use libp2p::{
-    Swarm,
+    Multiaddr, PeerId, Swarm,
+    core::ConnectedPoint,
     gossipsub::{Event, IdentTopic},
-    swarm::SwarmEvent,
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+        SwarmEvent, THandler, behaviour::ConnectionEstablished,
+    },
 };
 use messagehub_homeserver::clock::ManualClock;
 use ruma::OwnedRoomId;
 
-use super::{Topics, settings::MAX_TOPICS};
+use super::{Gossip, Topics, settings::MAX_TOPICS};
 use crate::{
     behaviour::{self, Behaviour, BehaviourEvent},
     config::{NetConfig, Seed},
@@ -70,4 +77,39 @@ async fn five_thousand_rooms_are_all_seen_after_a_reconnect() {
 #[tokio::test]
 async fn the_limit_itself_is_still_seen() {
     subscriptions_arrive(MAX_TOPICS).await;
+}
+
+#[test]
+fn each_connection_opens_its_stream_at_once_and_once() {
+    let mut gossip = super::behaviour().unwrap();
+    gossip.subscribe(&IdentTopic::new("room")).unwrap();
+    let (peer, here) = (PeerId::random(), "/memory/1".parse::<Multiaddr>().unwrap());
+    let mut cx = Context::from_waker(Waker::noop());
+    let asks = |handler: &mut THandler<Gossip>, cx: &mut Context<'_>| {
+        matches!(
+            handler.poll(cx),
+            Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { .. })
+        )
+    };
+    let [first, further] = [1, 2].map(|number| {
+        let id = ConnectionId::new_unchecked(number);
+        (id, gossip.handle_established_inbound_connection(id, peer, &here, &here).unwrap())
+    });
+    // The further one has nothing to send.
+    let (_, mut handler) = further;
+    assert!(asks(&mut handler, &mut cx));
+    assert!(handler.poll(&mut cx).is_pending());
+    // The first one has our topics, and the handler wants to send them while the stream is made.
+    let (connection_id, mut handler) = first;
+    assert!(asks(&mut handler, &mut cx));
+    let endpoint =
+        ConnectedPoint::Listener { local_addr: here.clone(), send_back_addr: here.clone() };
+    gossip.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id: peer,
+        connection_id,
+        endpoint: &endpoint,
+        failed_addresses: &[],
+        other_established: 0,
+    }));
+    assert!(handler.poll(&mut cx).is_pending());
 }

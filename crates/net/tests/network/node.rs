@@ -223,6 +223,14 @@ impl Node {
         .await;
     }
 
+    pub(crate) async fn wait_path_lost(&mut self, name: &OwnedServerName) {
+        self.wait(|report| match report {
+            Inbound::PathLost { server } if server == *name => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+
     pub(crate) async fn wait_frame(&mut self) -> WaitingFrame {
         self.wait(|report| match report {
             Inbound::Frame { source, room_id, frame, reply } => {

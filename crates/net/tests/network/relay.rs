@@ -146,12 +146,12 @@ async fn a_direct_connection_replaces_a_relayed_one_and_no_request_is_lost() {
     };
     // The relay sees the second one by QUIC, where it does not listen: hole punching leads nowhere.
     let relay = Plan::new(9).with(listening("/ip4/127.0.0.1/udp/0/quic-v1")).start().await;
-    let a = Plan::new(1).hidden().behind(&[&relay]).start().await;
+    let mut a = Plan::new(1).hidden().behind(&[&relay]).start().await;
     relay.knows(&[&a]).await;
     let through = a.until_relayed().await;
     // Only now, or the first one would hear of it while it looks around in the DHT.
     let b = Plan::new(2).with(listening("/ip4/127.0.0.1/tcp/0")).behind(&[&relay]).start();
-    let b = b.await;
+    let mut b = b.await;
     relay.knows(&[&a, &b]).await;
     b.learn(a.keys.clone(), vec![through]).await;
     b.trust(&[&a]).await;
@@ -189,6 +189,9 @@ async fn a_direct_connection_replaces_a_relayed_one_and_no_request_is_lost() {
         })
         .await;
     }
+    // Frames that were on their way over it are to be asked for.
+    within(a.wait_path_lost(&b.name)).await;
+    within(b.wait_path_lost(&a.name)).await;
     let file = "/_matrix/federation/v1/media/download/abc";
     within(b.ask(&a.name, file, b"")).await.unwrap();
 }
