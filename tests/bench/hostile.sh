@@ -22,7 +22,8 @@ cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p messagehub-n
 ulimit -n "$(ulimit -Hn)"
 
 memory() { # PID
-    awk '/^VmRSS/ { printf "%.1f MiB\n", $2 / 1024 }' "/proc/$1/status"
+    awk '/^VmHWM/ { most = $2 / 1024 } /^VmRSS/ { now = $2 / 1024 }
+        END { printf "%.1f MiB, at most %.1f until now\n", now, most }' "/proc/$1/status"
 }
 echo_between() { # LABEL
     "$hsbench" --label "$1" --pid "$a,$b" --register dummy --runs 1 --limit-s 120 \
@@ -38,12 +39,15 @@ node b 18009 18109 "/ip4/127.0.0.1/tcp/18108/p2p/$(peer_id a)"
 b=$pid
 answers http://127.0.0.1:18009
 meets b
-echo_between "quiet"
-echo "quiet: $(memory "$a")"
+for _ in 1 2 3; do
+    echo_between "quiet"
+    echo "quiet: $(memory "$a")"
+done
 
 "$binary" --data "$work/a" id >"$work/id"
 server=$(grep -om1 "bahwqc[a-z2-7]*" "$work/id")
-"$root/target/release/examples/hostile_peers" "/ip4/127.0.0.1/tcp/18108/p2p/$(peer_id a)" \
+# They would bring processors of their own, and here they take those of the node: with what it leaves.
+nice -n 19 "$root/target/release/examples/hostile_peers" "/ip4/127.0.0.1/tcp/18108/p2p/$(peer_id a)" \
     "$server" "${PEERS:-1000}" 90 >"$work/hostile.out" 2>"$work/hostile.err" &
 hostile=$!
 children+=("$hostile")

@@ -5,25 +5,30 @@
 //! request_rate [ROUNDS] [SECONDS]
 //! ```
 //!
-//! Each round measures probe and node one after the other, for SECONDS each, first over QUIC and
-//! then over TCP; the ratio is that of the same round. Sixty-four requests at once, answers of 900
-//! bytes of JSON, both ends in this process, each on one thread of its own, as the network of a node
-//! is.
+//! Each round measures, for SECONDS each, the probe in a process of tokio's default for either end,
+//! the probe with each end on one thread, and the node, whose network has one thread; first over QUIC
+//! and then over TCP. The ratios are those of the same round. Sixty-four requests at once to an axum
+//! router that knows the PeerId, answers of 900 bytes of JSON.
 #![expect(clippy::print_stdout, reason = "a command")]
 
-use std::{convert::Infallible, error::Error, future::Future, sync::Arc, time::Duration};
-
-use bytes::Bytes;
-use futures::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, join_all},
+use std::{
+    error::Error,
+    future::Future,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
 };
-use http::{Request, Response};
+
+use axum::{Extension, Json, Router, body::Body, routing::get};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::join_all};
+use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use libp2p::{
-    PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
     identity::Keypair,
     noise,
     swarm::{SwarmEvent, dial_opts::DialOpts},
@@ -31,7 +36,7 @@ use libp2p::{
 };
 use messagehub_homeserver::{
     clock::{Clock, timestamp},
-    peers::{Inbound, Peers},
+    peers::{Inbound, PeerIdentity, Peers},
 };
 use messagehub_net::{NetConfig, RequestBody, Seed, Switch};
 use messagehub_protocol::{
@@ -40,13 +45,15 @@ use messagehub_protocol::{
 };
 use prometheus_client::registry::Registry;
 use ruma::OwnedServerName;
+use serde::Serialize;
 use tokio::{
-    runtime::Handle,
+    runtime::{Builder, Runtime},
     sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::compat::FuturesAsyncReadCompatExt;
+use tower::ServiceExt;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -80,54 +87,68 @@ impl Kind {
     }
 }
 
-/// The end that asks runs on this thread, the one that answers on another.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    let there =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let outcome = measure(there.handle()).await;
-    there.shutdown_background();
-    outcome
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// The probe on tokio's default runtime.
+    Probe,
+    /// The probe on one thread.
+    Narrow,
+    Node,
 }
 
-async fn measure(there: &Handle) -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
+impl Side {
+    fn runtime(self) -> std::io::Result<Runtime> {
+        match self {
+            Self::Probe => Builder::new_multi_thread().enable_all().build(),
+            Self::Narrow | Self::Node => Builder::new_current_thread().enable_all().build(),
+        }
+    }
+}
+
+const KINDS: [Kind; 2] = [Kind::Quic, Kind::Tcp];
+const SIDES: [Side; 3] = [Side::Probe, Side::Narrow, Side::Node];
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|text| text == "serve").is_some() {
+        let chosen: Vec<usize> = arguments.map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let &[kind, side] = chosen.as_slice() else { return Err("serve KIND SIDE".into()) };
+        return serve(KINDS[kind], SIDES[side]);
+    }
     let rounds: usize = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
-    let measured = Duration::from_secs_f64(seconds);
-    for kind in [Kind::Quic, Kind::Tcp] {
-        let (mut probes, mut nodes) = (Vec::new(), Vec::new());
+    for (kind, which) in KINDS.into_iter().zip(0..) {
+        let mut rates: [Vec<Rate>; SIDES.len()] = Default::default();
         for _ in 0..rounds {
-            let probe = probe_rate((kind, measured), there).await?;
-            let node = node_rate((kind, measured), there).await?;
-            println!("{kind:?}: {}", compared(probe, node));
-            probes.push(probe);
-            nodes.push(node);
+            for (side, number) in SIDES.into_iter().zip(0..) {
+                let server = Server::start(which, number)?;
+                let measured = Duration::from_secs_f64(seconds);
+                let rate = side.runtime()?.block_on(async {
+                    match side {
+                        Side::Probe | Side::Narrow => probe_rate(kind, measured, &server).await,
+                        Side::Node => node_rate(measured, &server).await,
+                    }
+                })?;
+                rates[number].push(rate);
+            }
         }
-        let ratios = probes.iter().zip(&nodes).map(|(probe, node)| node.a_second / probe.a_second);
-        let ratio = median(ratios.collect());
-        let [probe, node] = [probes, nodes].map(medians);
-        println!("{kind:?}, medians: {}; ratio of one round {ratio:.2}", compared(probe, node));
+        let [probe, narrow, node] = &rates;
+        for (rates, name) in
+            [(probe, "probe"), (narrow, "probe, one thread an end"), (node, "node")]
+        {
+            let (a_second, cpu_us) = (middle(rates, |r| r.a_second), middle(rates, |r| r.cpu_us));
+            println!("{kind:?}, {name}: {a_second:.0}/s at {cpu_us:.1} µs of CPU");
+        }
+        for (rates, name) in [(probe, "probe"), (narrow, "probe of one thread an end")] {
+            let ratios = rates.iter().zip(node).map(|(probe, node)| node.a_second / probe.a_second);
+            println!("{kind:?}, node to {name} in one round: {:.2}", median(ratios.collect()));
+        }
     }
     Ok(())
 }
 
-fn compared(probe: Rate, node: Rate) -> String {
-    format!(
-        "probe {:.0}/s at {:.1} µs of CPU, node {:.0}/s at {:.1} µs, {:.2}",
-        probe.a_second,
-        probe.cpu_us,
-        node.a_second,
-        node.cpu_us,
-        node.a_second / probe.a_second
-    )
-}
-
-fn medians(rates: Vec<Rate>) -> Rate {
-    Rate {
-        a_second: median(rates.iter().map(|rate| rate.a_second).collect()),
-        cpu_us: median(rates.iter().map(|rate| rate.cpu_us).collect()),
-    }
+fn middle(rates: &[Rate], of: impl Fn(&Rate) -> f64) -> f64 {
+    median(rates.iter().map(of).collect())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -142,22 +163,77 @@ struct Rate {
     cpu_us: f64,
 }
 
-/// CPU time of this process so far, in seconds: a clock tick is a hundredth of one on every Linux.
-fn cpu_seconds() -> Result<f64, Failure> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
+/// The end that answers, in a process of its own, which ends when this is dropped.
+struct Server {
+    process: Child,
+    address: Multiaddr,
+    peer_id: PeerId,
+}
+
+impl Server {
+    fn start(kind: usize, side: usize) -> Result<Self, Failure> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["serve", &kind.to_string(), &side.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        let (address, peer_id) = line.trim().split_once(' ').ok_or("the server did not start")?;
+        Ok(Self { address: address.parse()?, peer_id: peer_id.parse()?, process })
+    }
+
+    /// CPU time of both processes so far, in seconds.
+    fn cpu_seconds(&self) -> Result<f64, Failure> {
+        Ok(cpu_seconds(std::process::id())? + cpu_seconds(self.process.id())?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// CPU time of a process so far: a clock tick is a hundredth of a second on every Linux.
+fn cpu_seconds(process: u32) -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields = stat.rsplit(") ").next().ok_or("no fields")?.split(' ');
     let ticks = fields.skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
     Ok(ticks / 100.0)
 }
 
+/// Answers until whoever started this process ends it, or goes.
+fn serve(kind: Kind, side: Side) -> Result<(), Failure> {
+    std::thread::spawn(|| {
+        // The other end of standard input is closed when its process ends.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    side.runtime()?.block_on(async {
+        match side {
+            Side::Probe | Side::Narrow => serve_probe(kind).await,
+            Side::Node => {
+                let (end, run) = End::start(1, (vec![kind.listen().to_owned()], vec![])).await?;
+                let address = end.addresses.first().ok_or("no address")?;
+                println!("{address} {}", Seed::new([1; 32]).peer_id());
+                run.await;
+                Ok(())
+            }
+        }
+    })
+}
+
 /// Asks, from as many tasks as [`AT_ONCE`], for as long as `measured`.
-async fn rate<F>(ask: impl Fn() -> F, measured: Duration) -> Result<Rate, Failure>
+async fn rate<F>(ask: impl Fn() -> F, measured: Duration, server: &Server) -> Result<Rate, Failure>
 where
     F: Future<Output = Result<usize, Failure>> + Send + 'static,
 {
     // The first request makes the connection.
     ask().await?;
-    let (begun, cpu) = (Instant::now(), cpu_seconds()?);
+    let (begun, cpu) = (Instant::now(), server.cpu_seconds()?);
     let one = || async {
         let mut answered = 0_u32;
         while begun.elapsed() < measured {
@@ -172,22 +248,26 @@ where
     let counts = join_all((0..AT_ONCE).map(|_| one())).await;
     let total: u32 = counts.into_iter().sum::<Result<u32, Failure>>()?;
     let a_second = f64::from(total) / begun.elapsed().as_secs_f64();
-    Ok(Rate { a_second, cpu_us: (cpu_seconds()? - cpu) * 1e6 / f64::from(total) })
+    Ok(Rate { a_second, cpu_us: (server.cpu_seconds()? - cpu) * 1e6 / f64::from(total) })
 }
 
-fn answer() -> Bytes {
-    Bytes::from(format!(r#"{{"filler":"{}"}}"#, "x".repeat(ANSWER_BYTES - 13)))
+/// What both answer.
+#[derive(Serialize)]
+struct Answer {
+    filler: String,
+}
+
+async fn answer() -> Json<Answer> {
+    Json(Answer { filler: "x".repeat(ANSWER_BYTES - 13) })
 }
 
 // The probe.
 
 async fn serve_stream(peer: PeerId, stream: Stream) {
-    let body = answer();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        // What the router of a server needs to know.
-        request.extensions_mut().insert(peer);
-        let body = body.clone();
-        async move { Ok::<_, Infallible>(Response::new(Full::new(body))) }
+    let answering = |Extension(_): Extension<PeerId>| answer();
+    let router: Router = Router::new().route(URI, get(answering)).layer(Extension(peer));
+    let service = service_fn(move |request: Request<Incoming>| {
+        router.clone().oneshot(request.map(Body::new))
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     // It ends with the measurement, when the other side goes.
@@ -214,42 +294,31 @@ async fn run(mut swarm: Swarm<libp2p_stream::Behaviour>) {
     }
 }
 
-/// A probe that listens, and where.
-async fn listening(
-    kind: Kind,
-) -> Result<(Swarm<libp2p_stream::Behaviour>, libp2p::Multiaddr), Failure> {
+async fn serve_probe(kind: Kind) -> Result<(), Failure> {
     let mut server = probe(kind)?;
     server.listen_on(kind.listen().parse()?)?;
-    let listening = async {
-        loop {
-            if let SwarmEvent::NewListenAddr { address, .. } = server.select_next_some().await {
-                return address;
-            }
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = server.select_next_some().await {
+            break address;
         }
     };
-    let address = timeout(PATIENCE, listening).await?;
-    Ok((server, address))
+    let mut streams = server.behaviour().new_control().accept(PROTOCOL)?;
+    println!("{address} {}", server.local_peer_id());
+    tokio::spawn(run(server));
+    while let Some((peer, stream)) = streams.next().await {
+        tokio::spawn(serve_stream(peer, stream));
+    }
+    Ok(())
 }
 
-async fn probe_rate((kind, measured): (Kind, Duration), there: &Handle) -> Result<Rate, Failure> {
+async fn probe_rate(kind: Kind, measured: Duration, server: &Server) -> Result<Rate, Failure> {
     let mut tasks = JoinSet::new();
-    let (server, address) = there.spawn(listening(kind)).await??;
-    let peer_id = *server.local_peer_id();
-    let mut streams = server.behaviour().new_control().accept(PROTOCOL)?;
-    tasks.spawn_on(run(server), there);
-    let serving = async move {
-        let mut serving = JoinSet::new();
-        while let Some((peer, stream)) = streams.next().await {
-            serving.spawn(serve_stream(peer, stream));
-        }
-    };
-    tasks.spawn_on(serving, there);
-
     let mut client = probe(kind)?;
     let mut control = client.behaviour().new_control();
-    client.dial(DialOpts::peer_id(peer_id).addresses(vec![address]).build())?;
+    let address = vec![server.address.clone()];
+    client.dial(DialOpts::peer_id(server.peer_id).addresses(address).build())?;
     tasks.spawn(run(client));
-    let stream = timeout(PATIENCE, control.open_stream(peer_id, PROTOCOL)).await??;
+    let stream = timeout(PATIENCE, control.open_stream(server.peer_id, PROTOCOL)).await??;
     let (sender, link) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(stream.compat()))
         .await?;
@@ -265,7 +334,7 @@ async fn probe_rate((kind, measured): (Kind, Duration), there: &Handle) -> Resul
             Ok(answer.into_body().collect().await?.to_bytes().len())
         }
     };
-    rate(ask, measured).await
+    rate(ask, measured, server).await
 }
 
 // The node.
@@ -274,9 +343,8 @@ fn clock() -> Clock {
     Clock::new(|| timestamp(1_900_000_000_000))
 }
 
-/// One end: its keys, its settings and its port.
+/// One end: its port and its addresses.
 struct End {
-    keys: ServerKeys,
     peers: Peers,
     inbound: mpsc::Receiver<Inbound>,
     addresses: Vec<String>,
@@ -287,7 +355,7 @@ impl End {
     async fn start(
         number: u8,
         (listen, bootstrap): (Vec<String>, Vec<String>),
-    ) -> Result<(Self, BoxFuture<'static, ()>), Failure> {
+    ) -> Result<(Self, futures::future::BoxFuture<'static, ()>), Failure> {
         let seed = Seed::new([number; 32]);
         let terms = ServerKeysTerms {
             old_verify_keys: Vec::new(),
@@ -306,18 +374,19 @@ impl End {
         config.server = Some(keys.server_name().to_owned());
         let (peers, outbound) = Peers::pair(1_024);
         let (reports, inbound) = mpsc::channel(64);
-        let (told, body) = (Bytes::from(keys.json().get().to_owned()), answer());
+        let told = Bytes::from(keys.json().get().to_owned());
+        let router: Router = Router::new()
+            .route(URI, get(|Extension(_): Extension<PeerIdentity>| answer()))
+            .route("/_matrix/key/v2/server", get(move || async move { told }));
         let service = tower::service_fn(move |request: Request<RequestBody>| {
-            let of_keys = request.uri().path().starts_with("/_matrix/key/");
-            let body = if of_keys { told.clone() } else { body.clone() };
-            async move { Ok::<_, Infallible>(Response::new(Full::new(body))) }
+            router.clone().oneshot(request.map(Body::new))
         });
         let mut registry = Registry::default();
         let host =
             messagehub_net::start(&config, service, outbound, reports, &mut registry).await?;
         let addresses = host.addresses();
         let run = host.run(std::future::pending()).boxed();
-        Ok((Self { keys, peers, inbound, addresses }, run))
+        Ok((Self { peers, inbound, addresses }, run))
     }
 
     async fn meet(&mut self, server: &OwnedServerName) -> Result<(), Failure> {
@@ -335,14 +404,12 @@ impl End {
     }
 }
 
-async fn node_rate((kind, measured): (Kind, Duration), there: &Handle) -> Result<Rate, Failure> {
+async fn node_rate(measured: Duration, server: &Server) -> Result<Rate, Failure> {
     let mut tasks = JoinSet::new();
-    let listen = vec![kind.listen().to_owned()];
-    let (server, run) = there.spawn(End::start(1, (listen, Vec::new()))).await??;
-    tasks.spawn_on(run, there);
-    let (mut client, run) = End::start(2, (Vec::new(), server.addresses.clone())).await?;
+    let address = format!("{}/p2p/{}", server.address, server.peer_id);
+    let (mut client, run) = End::start(2, (Vec::new(), vec![address])).await?;
     tasks.spawn(run);
-    let name = server.keys.server_name().to_owned();
+    let name = IdentityKey::from_seed(&[1; 32]).server_name().to_owned();
     client.meet(&name).await?;
     let (peers, name) = (Arc::new(client.peers), Arc::new(name));
     let ask = || {
@@ -353,5 +420,5 @@ async fn node_rate((kind, measured): (Kind, Duration), there: &Handle) -> Result
             Ok(answer?.into_body().len())
         }
     };
-    rate(ask, measured).await
+    rate(ask, measured, server).await
 }

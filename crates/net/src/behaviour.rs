@@ -38,11 +38,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections at once, friends aside, who pass all limits. Some 50 are kept, strangers pass by; as
-/// many as these take some 20 MB.
-const MAX_CONNECTIONS: u32 = 192;
+/// many as these take some 20 MB when they do their worst.
+const MAX_CONNECTIONS: u32 = 96;
 
 /// Connections in one direction: neither side can fill all places.
-const MAX_CONNECTIONS_ONE_WAY: u32 = 128;
+const MAX_CONNECTIONS_ONE_WAY: u32 = 64;
 
 /// Handshakes at once in one direction.
 const MAX_PENDING: u32 = 64;
@@ -50,6 +50,10 @@ const MAX_PENDING: u32 = 64;
 /// Connections to one peer: both sides may dial TCP and QUIC at the same moment, while a relayed
 /// connection is replaced and AutoNAT dials back.
 pub(crate) const MAX_CONNECTIONS_PER_PEER: u32 = 6;
+
+/// Dials at once by which AutoNAT tests whether others can be reached. Each of QUIC is from a socket of
+/// its own, with buffers of two megabytes, and strangers ask for them.
+const MAX_TESTS: usize = 4;
 
 /// How long a peer is remembered that multicast showed, and how often it is asked anew. A node that
 /// starts asks at once, and again after 1, 2, 4 … seconds until somebody answers.
@@ -129,7 +133,8 @@ impl Behaviour {
             dcutr: Scoped::new(dcutr::Behaviour::new(peer), ours),
             autonat_client: Scoped::new(autonat::v2::client::Behaviour::default(), ours)
                 .testing_listeners(),
-            autonat_server: Scoped::new(autonat::v2::server::Behaviour::default(), ours),
+            autonat_server: Scoped::new(autonat::v2::server::Behaviour::default(), ours)
+                .dialing_at_once(MAX_TESTS),
             upnp: upnp(config).into(),
         })
     }

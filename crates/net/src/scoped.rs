@@ -9,9 +9,9 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, ExternalAddrExpired, FromSwarm, NetworkBehaviour,
-        NewExternalAddrCandidate, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        behaviour::ExternalAddrConfirmed,
+        ConnectionDenied, ConnectionId, DialError, DialFailure, ExternalAddrExpired, FromSwarm,
+        NetworkBehaviour, NewExternalAddrCandidate, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm, behaviour::ExternalAddrConfirmed,
     },
 };
 
@@ -31,6 +31,10 @@ pub(crate) struct Scoped<B: NetworkBehaviour> {
     admits: Admits,
     /// Dials that the behaviour started and that are not made yet.
     dials: HashSet<ConnectionId>,
+    /// Dials that the behaviour started and that are neither connected nor failed, and the most of
+    /// them.
+    under_way: HashSet<ConnectionId>,
+    most_under_way: usize,
     candidates: HashSet<Multiaddr>,
     tests_listeners: bool,
     trusts_listeners: bool,
@@ -53,6 +57,8 @@ impl<B: NetworkBehaviour> Scoped<B> {
             inner,
             admits: Box::new(admits),
             dials: HashSet::new(),
+            under_way: HashSet::new(),
+            most_under_way: usize::MAX,
             candidates: HashSet::new(),
             tests_listeners: false,
             trusts_listeners: false,
@@ -87,6 +93,12 @@ impl<B: NetworkBehaviour> Scoped<B> {
     /// there, and sends it events all the same, at which the connection panics.
     pub(crate) fn hiding_relayed_connections(mut self) -> Self {
         self.hides_relayed = true;
+        self
+    }
+
+    /// Of dials that the behaviour starts while so many are under way, it hears that they failed.
+    pub(crate) fn dialing_at_once(mut self, most: usize) -> Self {
+        self.most_under_way = most;
         self
     }
 
@@ -150,14 +162,18 @@ impl<B: NetworkBehaviour> Scoped<B> {
 
     fn note_connection(&mut self, event: &FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(event) if event.endpoint.is_relayed() => {
-                self.relayed.insert(event.connection_id);
+            FromSwarm::ConnectionEstablished(event) => {
+                self.under_way.remove(&event.connection_id);
+                if event.endpoint.is_relayed() {
+                    self.relayed.insert(event.connection_id);
+                }
             }
             FromSwarm::ConnectionClosed(event) => {
                 self.relayed.remove(&event.connection_id);
             }
             FromSwarm::DialFailure(event) => {
                 self.dials.remove(&event.connection_id);
+                self.under_way.remove(&event.connection_id);
             }
             _ => {}
         }
@@ -241,7 +257,15 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Scoped<B> {
             let Poll::Ready(action) = self.inner.poll(cx) else { return Poll::Pending };
             match &action {
                 ToSwarm::Dial { opts } => {
-                    self.dials.insert(opts.connection_id());
+                    let connection_id = opts.connection_id();
+                    if self.under_way.len() >= self.most_under_way {
+                        let (peer_id, error) = (opts.get_peer_id(), &DialError::Aborted);
+                        let failure = DialFailure { peer_id, error, connection_id };
+                        self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
+                        continue;
+                    }
+                    self.dials.insert(connection_id);
+                    self.under_way.insert(connection_id);
                 }
                 ToSwarm::GenerateEvent(event) => {
                     if let Some(connection) = self.observed_on.and_then(|on| on(event)) {
@@ -253,5 +277,89 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Scoped<B> {
             }
             return Poll::Ready(action);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, task::Waker};
+
+    use libp2p::swarm::{dial_opts::DialOpts, dummy};
+
+    use super::*;
+
+    /// Dials so often, and counts what fails.
+    struct Dialing {
+        left: usize,
+        failed: usize,
+    }
+
+    impl NetworkBehaviour for Dialing {
+        type ConnectionHandler = dummy::ConnectionHandler;
+        type ToSwarm = Infallible;
+
+        fn handle_established_inbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: PeerId,
+            _: &Multiaddr,
+            _: &Multiaddr,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(dummy::ConnectionHandler)
+        }
+
+        fn handle_established_outbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: PeerId,
+            _: &Multiaddr,
+            _: Endpoint,
+            _: PortUse,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(dummy::ConnectionHandler)
+        }
+
+        fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+            self.failed += usize::from(matches!(event, FromSwarm::DialFailure(_)));
+        }
+
+        fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, never: Infallible) {
+            match never {}
+        }
+
+        fn poll(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+            if self.left == 0 {
+                return Poll::Pending;
+            }
+            self.left -= 1;
+            let address = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+            Poll::Ready(ToSwarm::Dial {
+                opts: DialOpts::unknown_peer_id().address(address).build(),
+            })
+        }
+    }
+
+    #[test]
+    fn what_dials_too_much_at_once_hears_that_it_failed() {
+        let dialing = Dialing { left: 3, failed: 0 };
+        let mut scoped = Scoped::new(dialing, |_| true).dialing_at_once(2);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut begun = Vec::new();
+        while let Poll::Ready(ToSwarm::Dial { opts }) = scoped.poll(&mut cx) {
+            begun.push(opts.connection_id());
+        }
+        assert_eq!((begun.len(), scoped.inner.failed), (2, 1));
+        scoped.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+            peer_id: None,
+            error: &DialError::Aborted,
+            connection_id: begun[0],
+        }));
+        scoped.inner.left = 2;
+        assert!(scoped.poll(&mut cx).is_ready());
+        assert!(scoped.poll(&mut cx).is_pending());
+        assert_eq!(scoped.inner.failed, 3);
     }
 }

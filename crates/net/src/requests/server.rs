@@ -48,9 +48,9 @@ const STREAM_BUDGET: usize = 2 * MAX_REQUEST_BYTES;
 const TOTAL_BUDGET: usize = 256 * 1024 * 1024;
 
 /// The largest request body of a peer whose server shares no room with us and is no contact. It
-/// invites, joins, shows itself, or asks: the most is an invite with seven events that show the room,
-/// which with its keys is half of this.
-pub(crate) const MAX_STRANGERS_REQUEST_BYTES: usize = 1024 * 1024;
+/// invites, joins, shows itself, or asks: the most is an invite with seven events of 64 KiB that show
+/// the room, and its keys.
+pub(crate) const MAX_STRANGERS_REQUEST_BYTES: usize = 640 * 1024;
 
 /// Bytes of request bodies held at once for all of these: four of the largest.
 const STRANGERS_BUDGET: usize = 4 * MAX_STRANGERS_REQUEST_BYTES;
