@@ -304,9 +304,10 @@ async fn serve_probe(kind: Kind) -> Result<(), Failure> {
     };
     let mut streams = server.behaviour().new_control().accept(PROTOCOL)?;
     println!("{address} {}", server.local_peer_id());
-    tokio::spawn(run(server));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(run(server));
     while let Some((peer, stream)) = streams.next().await {
-        tokio::spawn(serve_stream(peer, stream));
+        tasks.spawn(serve_stream(peer, stream));
     }
     Ok(())
 }
