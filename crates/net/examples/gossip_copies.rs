@@ -133,6 +133,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for number in 0..count {
         let (peers, address) =
             start(number, known.clone(), &mut tasks, (Arc::clone(&tally), origin)).await?;
+        // All are members of the room, and so no strangers.
+        let all: Vec<ServerKeys> = (0..count).map(keys).collect();
+        let servers = all.iter().map(|keys| keys.server_name().to_owned()).collect();
+        for server_keys in all {
+            peers.tell(Outbound::Learn { server_keys, addresses: Vec::new() }).await;
+        }
+        peers.tell(Outbound::Trusted { servers }).await;
         peers.tell(Outbound::Join { room_id: room_id.clone() }).await;
         nodes.push(peers);
         known.push(address);
@@ -216,6 +223,21 @@ fn loopback_bytes() -> Result<u64, Box<dyn Error>> {
     Ok(bytes.parse()?)
 }
 
+fn clock() -> Clock {
+    Clock::new(|| timestamp(1_900_000_000_000))
+}
+
+fn keys(number: u8) -> ServerKeys {
+    let terms = ServerKeysTerms {
+        old_verify_keys: Vec::new(),
+        peer_ids: vec![Seed::new([number; 32]).peer_id()],
+        issued_ts: clock().now(),
+    };
+    let (identity, verify) =
+        (IdentityKey::from_seed(&[number; 32]), VerifyKey::from_seed(&[!number; 32]));
+    ServerKeys::make(&identity, &verify, terms)
+}
+
 /// Starts a node that dials all that are there; gives its port and address.
 async fn start(
     number: u8,
@@ -223,17 +245,8 @@ async fn start(
     tasks: &mut JoinSet<()>,
     (tally, origin): (Arc<Tally>, Instant),
 ) -> Result<(Peers, String), Box<dyn Error>> {
-    let clock = Clock::new(|| timestamp(1_900_000_000_000));
-    let seed = Seed::new([number; 32]);
-    let terms = ServerKeysTerms {
-        old_verify_keys: Vec::new(),
-        peer_ids: vec![seed.peer_id()],
-        issued_ts: clock.now(),
-    };
-    let (identity, verify) =
-        (IdentityKey::from_seed(&[number; 32]), VerifyKey::from_seed(&[!number; 32]));
-    let keys = ServerKeys::make(&identity, &verify, terms);
-    let mut config = NetConfig::loopback(seed, clock);
+    let keys = keys(number);
+    let mut config = NetConfig::loopback(Seed::new([number; 32]), clock());
     config.listen_addresses = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
     config.bootstrap_peers = known;
     config.server = Some(keys.server_name().to_owned());
