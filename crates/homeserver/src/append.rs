@@ -142,8 +142,9 @@ fn follow_up(
         topic: changes.topic,
     };
     device_lists::members_changed(txn, server, room, &appended)?;
+    apply_early_redactions(txn, room, (added.nid, pdu))?;
     if added.pos.is_some() {
-        apply_redactions(txn, room, (added.nid, pdu))?;
+        apply_redaction(txn, room, (added.nid, pdu))?;
     }
     Ok(appended)
 }
@@ -269,13 +270,9 @@ fn set_member(
     Ok(Some(MemberChange { user_id: user_id.to_owned(), before, now }))
 }
 
-/// Takes away the content of what an accepted event redacts, and the event's own where a redaction
-/// of it came before.
-///
-/// # Errors
-///
-/// The store's.
-fn apply_redactions(
+/// Takes away the content of an event where a redaction of it came before. One that clients do not
+/// see is no exception: others may show it, and a redaction that finds it here redacts it too.
+fn apply_early_redactions(
     txn: &mut Txn<'_>,
     room: &Room,
     (nid, pdu): (EventNid, &Pdu),
@@ -284,6 +281,15 @@ fn apply_redactions(
         let redaction = events::get(txn, redaction)?;
         redact(txn, room, &redaction, (nid, pdu))?;
     }
+    Ok(())
+}
+
+/// Takes away the content of what an accepted event redacts.
+fn apply_redaction(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    (nid, pdu): (EventNid, &Pdu),
+) -> Result<(), ViewError> {
     if *pdu.kind() != TimelineEventType::RoomRedaction {
         return Ok(());
     }
