@@ -84,7 +84,7 @@ pub enum TopicChange {
 /// Makes a judged event part of its room, whose current state is kept up in `room`.
 ///
 /// `state_before` is the state it was judged by. Soft-failed and rejected events are stored and
-/// change nothing else.
+/// change nothing else, unless they come after what follows them: then what they follow is no head.
 ///
 /// # Errors
 ///
@@ -97,34 +97,55 @@ pub fn event(
     judged: &Judged,
     state_before: StateNid,
 ) -> Result<Appended, ViewError> {
-    let pdu = judged.pdu();
-    let standing = judged.standing();
+    let (pdu, standing) = (judged.pdu(), judged.standing());
     let placement = Placement { state_before, state_after: state_before };
-    let stored = events::append(txn, room, judged, placement)?;
-    let mut appended = Appended {
+    let added = events::append(txn, room, judged, placement)?;
+    if let (Standing::Accepted | Standing::SoftFailed, Some(state_key)) =
+        (standing, pdu.state_key())
+    {
+        let root = room_state::set(txn, state_before, &state_type(pdu), state_key, added.nid)?;
+        events::set_state_after(txn, added.nid, root)?;
+    }
+    follow_up(txn, server, room, (added, judged))
+}
+
+/// As [`event`], for an event of the past with the states around it.
+///
+/// # Errors
+///
+/// As [`event`].
+pub(crate) fn history(
+    txn: &mut Txn<'_>,
+    server: &ServerName,
+    room: &mut Room,
+    (judged, placement): (&Judged, Placement),
+) -> Result<Appended, ViewError> {
+    let added = events::insert_history(txn, room, judged, Some(placement))?;
+    follow_up(txn, server, room, (added, judged))
+}
+
+/// What an event that was added changes in its room.
+fn follow_up(
+    txn: &mut Txn<'_>,
+    server: &ServerName,
+    room: &mut Room,
+    (added, judged): (events::Appended, &Judged),
+) -> Result<Appended, ViewError> {
+    let pdu = judged.pdu();
+    let changes = advance(txn, server, room, (added, pdu))?;
+    let appended = Appended {
         pdu: Arc::clone(pdu),
-        nid: stored.nid,
-        standing,
-        pos: stored.pos,
-        members: Vec::new(),
-        topic: None,
+        nid: added.nid,
+        standing: judged.standing(),
+        pos: added.pos,
+        members: changes.members,
+        topic: changes.topic,
     };
-    let state_after = match (standing, pdu.state_key()) {
-        (Standing::Accepted | Standing::SoftFailed, Some(state_key)) => {
-            let kind = state_type(pdu);
-            let root = room_state::set(txn, state_before, &kind, state_key, stored.nid)?;
-            events::set_state_after(txn, stored.nid, root)?;
-            root
-        }
-        _ => state_before,
-    };
-    let (Standing::Accepted, Some(pos)) = (standing, stored.pos) else { return Ok(appended) };
-    let current = advance(txn, room, &appended, state_after)?;
-    let changes = set_current_state(txn, server, (room, current), pos)?;
-    appended.members = changes.members;
-    appended.topic = changes.topic;
     device_lists::members_changed(txn, server, room, &appended)?;
-    apply_redactions(txn, room, (appended.nid, pdu))?;
+    apply_early_redactions(txn, room, (added.nid, pdu))?;
+    if added.pos.is_some() {
+        apply_redaction(txn, room, (added.nid, pdu))?;
+    }
     Ok(appended)
 }
 
@@ -189,21 +210,31 @@ pub fn announce_topic(hs: &Homeserver, room: &Room, topic: Option<TopicChange>) 
     };
 }
 
-/// Moves the forward extremities to an event and gives the current state that follows.
+/// Moves the forward extremities on to an event that was added, and brings the current state up to
+/// them.
 fn advance(
     txn: &mut Txn<'_>,
-    room: &Room,
-    appended: &Appended,
-    state_after: StateNid,
-) -> Result<StateNid, ViewError> {
-    let heads = extremities::advance(txn, room.nid, appended.nid, &appended.pdu)?;
-    if heads.now.len() == 1 {
-        return Ok(state_after);
+    server: &ServerName,
+    room: &mut Room,
+    (added, pdu): (events::Appended, &Pdu),
+) -> Result<StateChanges, ViewError> {
+    let heads = extremities::advance(txn, room.nid, added, pdu)?;
+    if heads.now == heads.before {
+        return Ok(StateChanges::default());
     }
-    let roots_before = states_after(txn, &heads.before)?;
     let roots = states_after(txn, &heads.now)?;
     // A message on one of several branches leaves the states that were merged as they were.
-    if roots == roots_before { Ok(room.state) } else { view::merge(txn, room, roots) }
+    if roots.len() > 1 && roots == states_after(txn, &heads.before)? {
+        return Ok(StateChanges::default());
+    }
+    let current = view::merge(txn, room, roots)?;
+    if current == room.state {
+        return Ok(StateChanges::default());
+    }
+    // Without a place of the event in the timeline the change has one of its own.
+    let pos = added.pos.filter(|pos| *pos > StreamPos::ZERO);
+    let pos = pos.unwrap_or_else(|| txn.next_pos());
+    Ok(set_current_state(txn, server, (room, current), pos)?)
 }
 
 /// The states after some events, in order, each once.
@@ -239,13 +270,9 @@ fn set_member(
     Ok(Some(MemberChange { user_id: user_id.to_owned(), before, now }))
 }
 
-/// Takes away the content of what an accepted event redacts, and the event's own where a redaction
-/// of it came before.
-///
-/// # Errors
-///
-/// The store's.
-pub(crate) fn apply_redactions(
+/// Takes away the content of an event where a redaction of it came before. One that clients do not
+/// see is no exception: others may show it, and a redaction that finds it here redacts it too.
+fn apply_early_redactions(
     txn: &mut Txn<'_>,
     room: &Room,
     (nid, pdu): (EventNid, &Pdu),
@@ -254,6 +281,15 @@ pub(crate) fn apply_redactions(
         let redaction = events::get(txn, redaction)?;
         redact(txn, room, &redaction, (nid, pdu))?;
     }
+    Ok(())
+}
+
+/// Takes away the content of what an accepted event redacts.
+fn apply_redaction(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    (nid, pdu): (EventNid, &Pdu),
+) -> Result<(), ViewError> {
     if *pdu.kind() != TimelineEventType::RoomRedaction {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod anchor;
+mod since;
 
 pub(crate) use anchor::told;
 
@@ -190,9 +191,9 @@ async fn improve(
         return Ok(Some(0));
     }
     let sides = (&*sure, &*members);
-    let anchored = anchor::first(hs, (&gap.room, &gap.waiting), sides, &mut attempt.untold).await?;
+    let anchored = anchor::each(hs, (&gap.room, &gap.waiting), sides, &mut attempt.untold).await?;
     attempt.sure.extend(sure);
-    Ok(anchored.then_some(1))
+    Ok((anchored > 0).then_some(anchored))
 }
 
 /// The servers in the room, as far as we know.
@@ -359,14 +360,16 @@ async fn ask_in_order(
         return Ok((Answer::NothingBetween, 0));
     }
     let told = found.len();
-    let parcel = Parcel { room_id: gap.room.room_id.clone(), from: server.clone(), pdus: found };
+    let pdus = since::we_came(hs, &gap.room, found).await?;
+    let has_past = pdus.len() < told;
+    let parcel = Parcel { room_id: gap.room.room_id.clone(), from: server.clone(), pdus };
     let outcomes = ingest::events(hs, parcel).await?;
     let is_here =
         |outcome: &EventOutcome| matches!(outcome, EventOutcome::Known | EventOutcome::StillParked);
     let parked = outcomes.values().filter(|outcome| **outcome == EventOutcome::Parked).count();
     let answer = match outcomes.values().filter(|outcome| outcome.is_news()).count() {
         // It takes us to have all that is before our heads; of a room that we joined we have not.
-        0 if outcomes.values().any(is_here) => Answer::NothingBetween,
+        0 if has_past || outcomes.values().any(is_here) => Answer::NothingBetween,
         0 => Answer::NoUse,
         taken => Answer::News { taken, placed: taken - parked },
     };

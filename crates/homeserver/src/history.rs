@@ -17,8 +17,8 @@ use messagehub_store::{
     room_state,
 };
 use ruma::{
-    OwnedEventId, OwnedServerName, RoomId, UInt, api::federation::backfill::get_backfill,
-    events::StateEventType,
+    OwnedEventId, OwnedServerName, RoomId, ServerName, UInt,
+    api::federation::backfill::get_backfill, events::StateEventType,
 };
 
 use crate::{
@@ -60,17 +60,7 @@ pub enum Progress {
 /// # Errors
 /// Fails when the database does. A network that does not answer is [`Progress::Stuck`].
 pub async fn more(hs: &Homeserver, room_id: &RoomId) -> Result<Progress, StoreError> {
-    let wanted = room_id.to_owned();
-    let us = hs.server_name().to_owned();
-    let found = hs
-        .store
-        .read(move |snap| match verify::room_of_ours(snap, &wanted, &us) {
-            Ok(room) => Ok(Some((first_gaps(snap, &room)?, room))),
-            Err(IngestError::View(ViewError::Store(error))) => Err(error),
-            Err(_) => Ok(None),
-        })
-        .await?;
-    let Some((missing, room)) = found else { return Ok(Progress::Stuck) };
+    let Some((missing, room)) = wanted(hs, room_id).await? else { return Ok(Progress::Stuck) };
     if missing.is_empty() {
         return Ok(Progress::Complete);
     }
@@ -88,7 +78,27 @@ pub async fn more(hs: &Homeserver, room_id: &RoomId) -> Result<Progress, StoreEr
             Err(error) => tracing::debug!(%server, %room_id, %error, "no history"),
         }
     }
-    Ok(Progress::Stuck)
+    // Gossip or another job may have brought what was asked for.
+    match wanted(hs, room_id).await? {
+        Some((now, _)) if now.is_empty() => Ok(Progress::Complete),
+        Some((now, _)) if now != missing => Ok(Progress::More),
+        _ => Ok(Progress::Stuck),
+    }
+}
+
+/// What is to be asked for first, of a room that we are in.
+async fn wanted(
+    hs: &Homeserver,
+    room_id: &RoomId,
+) -> Result<Option<(Vec<OwnedEventId>, Room)>, StoreError> {
+    let (us, room_id) = (hs.server_name().to_owned(), room_id.to_owned());
+    hs.store
+        .read(move |snap| match verify::room_of_ours(snap, &room_id, &us) {
+            Ok(room) => Ok(Some((first_gaps(snap, &room)?, room))),
+            Err(IngestError::View(ViewError::Store(error))) => Err(error),
+            Err(_) => Ok(None),
+        })
+        .await
 }
 
 /// What is missing before the newest events that have gaps before them.
@@ -139,8 +149,7 @@ async fn batch(
         .store
         .write(move |txn| {
             let mut room = verify::room_of_ours(txn, &room_id, &us)?;
-            let placed = place(txn, &room, events, &states)?;
-            let mut admitted = Admitted::default();
+            let (placed, mut admitted) = place(txn, &us, &mut room, (events, &states))?;
             for event_id in &placed {
                 let released = ingest::release(txn, &us, &mut room, event_id)?;
                 admitted.outcomes.extend(released.outcomes);
@@ -184,13 +193,14 @@ fn edges(snap: &Snapshot<'_>, events: &[SignedPdu]) -> Result<Vec<OwnedEventId>,
 }
 
 /// Judges events, oldest first, and places them, newest first. `states` has the states before the
-/// first of them. An event for which something is missing is left out; it is asked for again.
-fn place(
+/// first of them. An event for which something is missing is left out; it is asked for again. Gives
+/// those that were placed, the oldest first, and what came of it.
+pub(crate) fn place(
     txn: &mut Txn<'_>,
-    room: &Room,
-    events: Vec<SignedPdu>,
-    states: &HashMap<OwnedEventId, StateNid>,
-) -> Result<Vec<OwnedEventId>, IngestError> {
+    us: &ServerName,
+    room: &mut Room,
+    (events, states): (Vec<SignedPdu>, &HashMap<OwnedEventId, StateNid>),
+) -> Result<(Vec<OwnedEventId>, Admitted), IngestError> {
     let mut after: HashMap<OwnedEventId, StateNid> = HashMap::new();
     let mut placements = Vec::with_capacity(events.len());
     for event in events {
@@ -211,19 +221,18 @@ fn place(
     }
     // Positions of the past descend, so the newest is placed first.
     let mut placed = Vec::with_capacity(placements.len());
+    let mut admitted = Admitted::default();
     for (judged, placement) in placements.iter().rev() {
-        let inserted = events::insert_history(txn, room, judged, Some(*placement))?;
-        if judged.standing() == Standing::Accepted {
-            append::apply_redactions(txn, room, (inserted.nid, judged.pdu()))?;
-        }
+        let appended = append::history(txn, us, room, (judged, *placement))?;
+        admitted.topics.extend(appended.topic);
         placed.push(judged.pdu().event_id().to_owned());
     }
     placed.reverse();
-    Ok(placed)
+    Ok((placed, admitted))
 }
 
 /// Judges one event of the past by the state before it, and finds the state after it.
-pub(crate) fn judge(
+fn judge(
     txn: &mut Txn<'_>,
     room: &Room,
     event: SignedPdu,

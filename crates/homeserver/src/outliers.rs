@@ -180,7 +180,8 @@ pub(crate) async fn fetch_state_ids(
     Ok(ids)
 }
 
-/// Asks `server` for the state before an event, stores what we lack of it, and gives it.
+/// Gives the state before an event of which `server` told the ids; what we lack of it is asked of the
+/// same server and stored.
 ///
 /// # Errors
 /// The server did not give it, or an event of it could not be had.
@@ -188,9 +189,8 @@ pub(crate) async fn fetch_state(
     hs: &Homeserver,
     server: &OwnedServerName,
     room: &Room,
-    event_id: &EventId,
+    (event_id, ids): (&EventId, get_room_state_ids::v1::Response),
 ) -> Result<StateNid, StateError> {
-    let ids = fetch_state_ids(hs, server, room, event_id).await?;
     let all: BTreeSet<OwnedEventId> =
         ids.pdu_ids.iter().chain(&ids.auth_chain_ids).cloned().collect();
     let missing = hs.store.read(move |snap| edges::missing_of(snap, &all)).await?;

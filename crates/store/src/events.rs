@@ -55,6 +55,8 @@ pub struct Appended {
     pub nid: EventNid,
     /// Its place in the timeline; none when clients do not see it.
     pub pos: Option<StreamPos>,
+    /// Whether an event that clients see followed it before it came.
+    pub is_followed: bool,
 }
 
 /// Which way to read a timeline.
@@ -79,8 +81,9 @@ pub fn append(
 ) -> Result<Appended, StoreError> {
     let pos = (judged.standing() == Standing::Accepted).then(|| txn.next_pos());
     let nid = row::place(txn, room, judged, (pos, Some(placement)))?;
-    backward_extremities::advance(txn, room.nid, nid, judged.pdu())?;
-    Ok(Appended { nid, pos })
+    let placed = (nid, pos.is_some());
+    let is_followed = backward_extremities::advance(txn, room.nid, placed, judged.pdu())?;
+    Ok(Appended { nid, pos, is_followed })
 }
 
 /// Adds an event from the past, in place of an outlier if there is one: before
@@ -98,8 +101,9 @@ pub fn insert_history(
     let shown = matches!(judged.standing(), Standing::Accepted | Standing::Outlier);
     let pos = shown.then(|| txn.next_history_pos());
     let nid = row::place(txn, room, judged, (pos, placement))?;
-    backward_extremities::advance(txn, room.nid, nid, judged.pdu())?;
-    Ok(Appended { nid, pos })
+    let placed = (nid, pos.is_some());
+    let is_followed = backward_extremities::advance(txn, room.nid, placed, judged.pdu())?;
+    Ok(Appended { nid, pos, is_followed })
 }
 
 /// Adds an event whose place is not known: part of a state or an auth chain, or an

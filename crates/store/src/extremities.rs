@@ -3,12 +3,15 @@
 //! Mostly that is one event, the newest of the room's timeline, and then no row says so. Where it
 //! is otherwise there are rows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use messagehub_protocol::pdu::Pdu;
-use ruma::EventId;
+use ruma::OwnedEventId;
 
-use crate::{EventNid, RoomNid, Snapshot, StoreError, Txn, events};
+use crate::{
+    EventNid, RoomNid, Snapshot, StoreError, StreamPos, Txn, backward_extremities,
+    events::{self, Appended},
+};
 
 /// In a row of a room that has no extremity. No event has this integer.
 pub(crate) const NONE: EventNid = EventNid(0);
@@ -30,32 +33,65 @@ pub fn list(snap: &Snapshot<'_>, room: RoomNid) -> Result<Vec<EventNid>, StoreEr
     Ok(read(snap, room, NONE)?.extremities)
 }
 
-/// Makes an accepted event, just appended, an extremity in place of those it follows.
+/// Makes an event that was just added an extremity in place of those it follows, directly or by
+/// hidden ones. An event that is followed when it comes is none, nor is one of the past; and a hidden
+/// one changes nothing unless it is followed.
 ///
 /// # Errors
 /// Fails when the database does.
 pub fn advance(
     txn: &mut Txn<'_>,
     room: RoomNid,
-    event: EventNid,
+    added: Appended,
     pdu: &Pdu,
 ) -> Result<Advanced, StoreError> {
-    let followed: HashSet<&EventId> = pdu.prev_events().iter().map(AsRef::as_ref).collect();
-    let Told { extremities: before, by } = read(txn, room, event)?;
-    let mut now = Vec::new();
-    for extremity in &before {
-        if !followed.contains(&*events::id(txn, *extremity)?) {
-            now.push(*extremity);
-        }
+    let Told { extremities: before, by } = read(txn, room, added.nid)?;
+    let newest = added.pos.filter(|pos| *pos > StreamPos::ZERO).map(|_| added.nid);
+    let mut now = match added.pos.is_some() || added.is_followed {
+        true => without_followed(txn, &before, pdu)?,
+        false => before.clone(),
+    };
+    // A room goes on from a join, whatever was there before it.
+    now.extend(newest.filter(|_| !added.is_followed || now.is_empty()));
+    if now.is_empty() {
+        now.clone_from(&before);
     }
-    now.push(event);
-    match (now.len(), by) {
-        // It is the newest of the timeline.
-        (1, By::Timeline) => {}
-        (1, By::Rows) => remove(txn, room)?,
+    let is_newest = now.len() == 1 && now.last() == newest.as_ref();
+    match by {
+        By::Timeline if is_newest || (newest.is_none() && now == before) => {}
+        By::Rows if is_newest => remove(txn, room)?,
+        By::Rows if now == before => {}
         _ => replace(txn, room, &now)?,
     }
     Ok(Advanced { before, now })
+}
+
+/// Extremities without those that an event follows. Synapse passes through hidden events too
+/// (`_get_prevs_before_rejected`).
+fn without_followed(
+    snap: &Snapshot<'_>,
+    extremities: &[EventNid],
+    pdu: &Pdu,
+) -> Result<Vec<EventNid>, StoreError> {
+    let mut open: HashMap<OwnedEventId, EventNid> = HashMap::new();
+    for extremity in extremities {
+        open.insert(events::id(snap, *extremity)?, *extremity);
+    }
+    let mut hidden = Vec::new();
+    for prev in pdu.prev_events() {
+        if open.remove(prev).is_none() {
+            hidden.extend(backward_extremities::find_hidden(snap, prev)?);
+        }
+    }
+    if !hidden.is_empty() && !open.is_empty() {
+        for passed in backward_extremities::hidden_before(snap, hidden)?.into_values() {
+            for prev in passed.prev_events() {
+                open.remove(prev);
+            }
+        }
+    }
+    let left: HashSet<EventNid> = open.into_values().collect();
+    Ok(extremities.iter().copied().filter(|nid| left.contains(nid)).collect())
 }
 
 /// Replaces all extremities of a room: after a join, by the join event.

@@ -35,6 +35,10 @@ const MANY: usize = 50;
 /// How long people get to gather in the first rooms.
 const GATHERING: Duration = Duration::from_secs(30);
 
+/// Nodes that join at once whatever they may: the last ones, among which are those that are in no
+/// room yet.
+const JOINERS: usize = 100;
+
 /// Batches of history that a node is asked for: more than any room here has.
 const MAX_BATCHES: usize = 50;
 
@@ -75,7 +79,7 @@ async fn gather(world: &Rc<World>) -> Result<(), Fault> {
     }
     for _ in 0..2 {
         tokio::time::sleep(GATHERING / 2).await;
-        for node in world.script.present() {
+        for node in world.script.present().into_iter().rev().take(JOINERS).rev() {
             deeds::join_all(world, node);
         }
     }

@@ -11,6 +11,15 @@ pub(crate) struct Connection {
     pub(crate) lives: (u32, u32),
 }
 
+/// What a connection was of use for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// How many requests there were.
+    pub(crate) count: u64,
+    /// Of these, those without an answer.
+    pub(crate) open: u64,
+}
+
 /// All pairs. A pair is named by either order of its nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
@@ -22,6 +31,8 @@ pub(crate) struct Links {
     neighbours: BTreeMap<usize, BTreeSet<usize>>,
     /// Pairs that look for each other whenever they can.
     wanted: BTreeSet<(usize, usize)>,
+    /// What the connection of each pair was of use for.
+    used: BTreeMap<(usize, usize), Use>,
     next: u64,
 }
 
@@ -81,6 +92,24 @@ impl Links {
             }
         }
         self.connections.remove(&pair(a, b)).is_some()
+    }
+
+    /// Notes that one node asks the other something.
+    pub(crate) fn begin(&mut self, a: usize, b: usize) {
+        let used = self.used.entry(pair(a, b)).or_default();
+        used.count += 1;
+        used.open += 1;
+    }
+
+    /// Notes that what was begun has come to its end.
+    pub(crate) fn end(&mut self, a: usize, b: usize) {
+        if let Some(used) = self.used.get_mut(&pair(a, b)) {
+            used.open -= 1;
+        }
+    }
+
+    pub(crate) fn used(&self, a: usize, b: usize) -> Use {
+        self.used.get(&pair(a, b)).copied().unwrap_or_default()
     }
 
     /// Lets two nodes look for each other from now on; says whether they did not before.

@@ -16,8 +16,10 @@ const MAX_SKEW_MS: u64 = 3_000;
 /// takes a time that grows with the cube of the number.
 const CROWDED: usize = 30;
 
-/// Of a hundred nodes of such a run, those that come into the room later.
+/// Of a hundred nodes of such a run, those that come into the room later; and the most of them, since
+/// they come at once, and each that joins beside others is one more branch for everybody to merge.
 const LATECOMERS: usize = 10;
+const MAX_LATECOMERS: usize = 20;
 
 /// How often people do what, out of the sum: much that contradicts what others do.
 const DEEDS: &[(u64, Deed)] = &[
@@ -68,7 +70,8 @@ impl Script {
         let count = nodes.unwrap_or_else(|| 3 + dice.index(8).min(dice.index(8)));
         let nodes = node_plans(&dice, count);
         let versions = (0..3).map(|_| version(&dice)).collect();
-        let crowd = if count >= CROWDED { count - count * LATECOMERS / 100 } else { 0 };
+        let latecomers = (count * LATECOMERS / 100).min(MAX_LATECOMERS);
+        let crowd = if count >= CROWDED { count - latecomers } else { 0 };
         let mut script = Self {
             seed,
             users: if crowd > 0 { 1 } else { 1 + dice.index(2) },

@@ -5,6 +5,7 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use messagehub_homeserver::peers::{PeerIdentity, RequestError};
+use messagehub_protocol::wire::heads::HEADS_PATH;
 use ruma::OwnedServerName;
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
@@ -36,7 +37,7 @@ pub(crate) async fn carry(
     {
         let after = transport::finding(&world.way(from, near));
         tokio::time::sleep(after).await;
-        transport::connect(&world, from, near);
+        transport::connect_for_now(&world, from, near);
     }
     let connection = to.and_then(|to| world.links.borrow().connection(from, to));
     let (Some(to), Some(connection)) = (to, connection) else {
@@ -44,6 +45,8 @@ pub(crate) async fn carry(
         drop(reply.send(Err(RequestError::Unreachable)));
         return;
     };
+    // Comparing heads is what a connection is kept for while it is of other use.
+    let _asking = (path != HEADS_PATH).then(|| Asking::begin(&world, from, to));
     let connected = |world: &World| world.links.borrow().connection(from, to) == Some(connection);
     let asked = (request.method().as_str(), &path, hash_of(request.body()));
     world.note(("request", from, to, asked));
@@ -82,6 +85,25 @@ pub(crate) async fn carry(
             }
             drop(reply.send(Err(RequestError::Unreachable)));
         }
+    }
+}
+
+/// A request under way; it ends when this is dropped.
+struct Asking {
+    world: Rc<World>,
+    between: (usize, usize),
+}
+
+impl Asking {
+    fn begin(world: &Rc<World>, from: usize, to: usize) -> Self {
+        world.links.borrow_mut().begin(from, to);
+        Self { world: Rc::clone(world), between: (from, to) }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.world.links.borrow_mut().end(self.between.0, self.between.1);
     }
 }
 

@@ -27,6 +27,13 @@ const LAN: usize = 16;
 /// the room connected, and as many by chance.
 const LOOKED_FOR: usize = 2;
 
+/// Up to this many nodes, whoever has asked another one something stays connected with it; where there
+/// are more, for as long as they ask. `net` closes connections beyond 128 that are of no use.
+const ALL_KEPT: usize = 128;
+
+/// How long a connection that nobody looked for is kept without being of use.
+const IDLE: Duration = Duration::from_secs(30);
+
 /// Does what a node asks of the transport, as long as it lives.
 pub(crate) async fn pump(world: Rc<World>, node: usize, mut outbound: mpsc::Receiver<Outbound>) {
     while let Some(command) = outbound.recv().await {
@@ -163,6 +170,34 @@ pub(crate) fn connect(world: &Rc<World>, a: usize, b: usize) {
         let addresses = vec![format!("/ip4/10.0.{}.{}/tcp/4001", there / 256, there % 256)];
         report(world, here, Inbound::Connected { server_keys, peer_id, addresses });
     }
+}
+
+/// Connects two nodes that look for each other because one wants to ask the other something.
+pub(crate) fn connect_for_now(world: &Rc<World>, a: usize, b: usize) {
+    connect(world, a, b);
+    if world.nodes.len() <= ALL_KEPT || world.links.borrow().is_wanted(a, b) {
+        return;
+    }
+    let Some(connection) = world.links.borrow().connection(a, b) else { return };
+    let here = Rc::clone(world);
+    world.fly(async move {
+        let mut before = None;
+        loop {
+            tokio::time::sleep(IDLE).await;
+            let (used, is_same) = {
+                let links = here.links.borrow();
+                (links.used(a, b), links.connection(a, b) == Some(connection))
+            };
+            if !is_same || here.links.borrow().is_wanted(a, b) {
+                return;
+            }
+            if used.open == 0 && before == Some(used) {
+                sever(&here, a, b);
+                return;
+            }
+            before = Some(used);
+        }
+    });
 }
 
 /// Ends a connection, if there is one, and tells both ends.

@@ -11,7 +11,7 @@ use messagehub_store::StoreError;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use serde_json::value::RawValue;
 
-use super::{BATCH, Gap, MAX_IDS, MAX_ROUNDS, OLDEST_FIRST, told_between};
+use super::{BATCH, Gap, MAX_IDS, MAX_ROUNDS, OLDEST_FIRST, since, told_between};
 use crate::{
     Homeserver,
     ingest::{self, IngestError, Outcome, Parcel, verify},
@@ -67,7 +67,8 @@ async fn ask(
     earliest: &[OwnedEventId],
 ) -> Result<Vec<Box<RawValue>>, StoreError> {
     let told = told_between(hs, (gap, earliest), (server, Some(OLDEST_FIRST))).await;
-    Ok(super::ours(told.map_err(StateError::from))?.unwrap_or_default())
+    let told = super::ours(told.map_err(StateError::from))?.unwrap_or_default();
+    since::we_came(hs, &gap.room, told).await
 }
 
 /// The events that nothing follows, when a batch comes on top of some.

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use messagehub_store::{Room, StateNid, StoreError, pending};
-use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId};
+use ruma::{
+    EventId, OwnedEventId, OwnedServerName, RoomId,
+    api::federation::event::get_room_state_ids::v1::Response as StateIds,
+};
 
 use super::{Attempt, MAX_IDS, MAX_MISSING, Waiting, members, ours, waiting};
 use crate::{
@@ -26,6 +29,9 @@ const MAX_IN_VAIN: usize = 64;
 
 /// Of these for events of one server: made-up ones must not use up what others need.
 const MAX_IN_VAIN_FOR_ONE: usize = 16;
+
+/// Members who say that between what we have and what waits there is nothing, and all members.
+type Sides<'a> = (&'a [OwnedServerName], &'a [OwnedServerName]);
 
 /// The states that one attempt has asked for in vain. What is not asked any more waits for the next
 /// sign of life; where a state was told, one event less waits, and so that needs no bound.
@@ -86,48 +92,76 @@ pub(super) async fn later(
 
 /// Judges the first of some waiting events by the state before it, where members tell that. Says
 /// whether there was one.
-pub(super) async fn first(
+async fn first(
     hs: &Homeserver,
     (room, waiting): (&Room, &[Waiting]),
-    (sure, members): (&[OwnedServerName], &[OwnedServerName]),
+    sides: Sides<'_>,
     untold: &mut Untold,
 ) -> Result<bool, StoreError> {
     for waiting in waiting {
-        let tellers = tellers(hs, waiting, (sure, members));
-        if untold.is_enough(waiting, tellers.len()) {
-            continue;
-        }
-        let Some((server, state)) =
-            ours(told(hs, room, (&waiting.event.event_id, &tellers)).await)?.flatten()
-        else {
-            untold.note(waiting, tellers.len());
-            continue;
-        };
-        let us = hs.server_name().to_owned();
-        let (room_id, event) = (room.room_id.clone(), waiting.event.clone());
-        let admitted = hs.store.write(move |txn| {
-            let mut room = verify::room_of_ours(txn, &room_id, &us)?;
-            let Some(signed) = ingest::unpark(txn, &room, event)? else { return Ok(None) };
-            let admitted = ingest::admit_by_state(txn, &us, &mut room, (&server, signed), state)?;
-            Ok::<_, IngestError>(admitted)
-        });
-        if let Some(admitted) = ours(admitted.await.map_err(StateError::from))?.flatten() {
-            Counters::add(&hs.peers.counters().events_repaired, 1);
-            ingest::settle(hs, room, admitted);
+        if one(hs, (room, waiting), sides, untold).await? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
+/// Judges waiting events for which nobody gives what they lack by the states before them, where
+/// members tell these. Gives the number of those that were.
+pub(super) async fn each(
+    hs: &Homeserver,
+    (room, waiting): (&Room, &[Waiting]),
+    sides: Sides<'_>,
+    untold: &mut Untold,
+) -> Result<usize, StoreError> {
+    let mut judged = 0;
+    for waiting in waiting {
+        let event_id = waiting.event.event_id.clone();
+        // One that was judged before it may have brought it along.
+        if hs.store.read(move |snap| pending::contains(snap, &event_id)).await? {
+            judged += usize::from(one(hs, (room, waiting), sides, untold).await?);
+        }
+    }
+    Ok(judged)
+}
+
+/// Judges a waiting event by the state before it; says whether members told that.
+async fn one(
+    hs: &Homeserver,
+    (room, waiting): (&Room, &Waiting),
+    sides: Sides<'_>,
+    untold: &mut Untold,
+) -> Result<bool, StoreError> {
+    let tellers = tellers(hs, waiting, sides);
+    if untold.is_enough(waiting, tellers.len()) {
+        return Ok(false);
+    }
+    let Some((server, state)) =
+        ours(told(hs, room, (&waiting.event.event_id, &tellers)).await)?.flatten()
+    else {
+        untold.note(waiting, tellers.len());
+        return Ok(false);
+    };
+    let us = hs.server_name().to_owned();
+    let (room_id, event) = (room.room_id.clone(), waiting.event.clone());
+    let admitted = hs.store.write(move |txn| {
+        let mut room = verify::room_of_ours(txn, &room_id, &us)?;
+        let Some(signed) = ingest::unpark(txn, &room, event)? else { return Ok(None) };
+        let admitted = ingest::admit_by_state(txn, &us, &mut room, (&server, signed), state)?;
+        Ok::<_, IngestError>(admitted)
+    });
+    let Some(admitted) = ours(admitted.await.map_err(StateError::from))?.flatten() else {
+        return Ok(false);
+    };
+    Counters::add(&hs.peers.counters().events_repaired, 1);
+    ingest::settle(hs, room, admitted);
+    Ok(true)
+}
+
 /// Whose word is taken about the state before an event: that of the server that made it last, since
 /// it could have made it to tell us a state; and by itself only where no other member is there to be
 /// asked, since what two say to each other must not wait for a third.
-fn tellers(
-    hs: &Homeserver,
-    waiting: &Waiting,
-    (sure, members): (&[OwnedServerName], &[OwnedServerName]),
-) -> Vec<OwnedServerName> {
+fn tellers(hs: &Homeserver, waiting: &Waiting, (sure, members): Sides<'_>) -> Vec<OwnedServerName> {
     let is_other =
         |server: &&OwnedServerName| *server != waiting.maker() && *server != hs.server_name();
     let is_alone = !members.iter().filter(is_other).any(|server| hs.peers.is_connected(server));
@@ -145,17 +179,17 @@ pub(crate) async fn told(
     room: &Room,
     (event_id, tellers): (&EventId, &[OwnedServerName]),
 ) -> Result<Option<(OwnedServerName, StateNid)>, StateError> {
-    let mut told: Vec<(BTreeSet<OwnedEventId>, OwnedServerName)> = Vec::new();
+    let mut told: Vec<(BTreeSet<OwnedEventId>, OwnedServerName, StateIds)> = Vec::new();
     let (mut agreed, mut is_complete) = (None, true);
     for server in tellers.iter().take(MAX_TELLERS) {
         match outliers::fetch_state_ids(hs, server, room, event_id).await {
             Ok(ids) => {
-                let ids = ids.pdu_ids.into_iter().collect();
-                if told.iter().any(|(state, _)| *state == ids) {
-                    agreed = Some(server.clone());
+                let state = ids.pdu_ids.iter().cloned().collect();
+                if told.iter().any(|(other, ..)| *other == state) {
+                    agreed = Some((server.clone(), ids));
                     break;
                 }
-                told.push((ids, server.clone()));
+                told.push((state, server.clone(), ids));
             }
             Err(StateError::Federation(error)) => {
                 tracing::debug!(%server, %error, "a member does not tell a state");
@@ -164,9 +198,9 @@ pub(crate) async fn told(
             Err(error) => return Err(error),
         }
     }
-    let first = told.into_iter().next().map(|(_, server)| server);
-    let Some(server) = agreed.or(first.filter(|_| is_complete)) else { return Ok(None) };
-    let state = outliers::fetch_state(hs, &server, room, event_id).await?;
+    let first = told.into_iter().next().map(|(_, server, ids)| (server, ids));
+    let Some((server, ids)) = agreed.or(first.filter(|_| is_complete)) else { return Ok(None) };
+    let state = outliers::fetch_state(hs, &server, room, (event_id, ids)).await?;
     Ok(Some((server, state)))
 }
 

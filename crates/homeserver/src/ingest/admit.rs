@@ -1,6 +1,9 @@
 //! Gather, decide, apply: signed events become part of their room, in one transaction.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use messagehub_protocol::{
     limits::MAX_PREV_EVENTS,
@@ -9,15 +12,17 @@ use messagehub_protocol::{
     server_keys::KeyRing,
 };
 use messagehub_store::{
-    Room, Snapshot, StateNid, StoreError, Txn, events, extremities,
+    EventNid, Room, Snapshot, StateNid, StoreError, Txn, backward_extremities, events, extremities,
     pending::{self, NewPending, Pending},
+    room_state,
 };
-use ruma::{EventId, ServerName};
+use ruma::{EventId, ServerName, events::StateEventType};
 use serde_json::value::RawValue;
 
 use super::{IngestError, Outcome, Outcomes, verify};
 use crate::{
     append::{self, TopicChange},
+    history,
     view::{self, ViewError},
 };
 
@@ -119,14 +124,43 @@ pub(crate) fn admit_by_state(
         Err(ViewError::Missing(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let others = heads_beside(txn, room, signed.pdu())?;
-    let judged = receive::check(signed, &view).among(&others);
-    let appended = append::event(txn, us, room, &judged, state_before)?;
+    let (topics, outcome) = if is_past(txn, room, signed.pdu())? {
+        let states = HashMap::from([(event_id.clone(), state_before)]);
+        let (placed, admitted) = history::place(txn, us, room, (vec![signed], &states))?;
+        if placed.is_empty() {
+            return Ok(None);
+        }
+        (admitted.topics, Outcome::Accepted)
+    } else {
+        let others = heads_beside(txn, room, signed.pdu())?;
+        let judged = receive::check(signed, &view).among(&others);
+        let appended = append::event(txn, us, room, &judged, state_before)?;
+        (appended.topic.into_iter().collect(), of_standing(appended.standing))
+    };
     pending::remove(txn, &event_id)?;
     let mut admitted = release(txn, us, room, &event_id)?;
-    admitted.topics.extend(appended.topic);
-    admitted.outcomes.insert(event_id, of_standing(appended.standing));
+    admitted.topics.extend(topics);
+    admitted.outcomes.insert(event_id, outcome);
     Ok(Some(admitted))
+}
+
+/// Whether an event without a place is state that held before one of the events at which our
+/// history begins: then it is before them, and the current state has no say about it.
+fn is_past(snap: &Snapshot<'_>, room: &Room, pdu: &Pdu) -> Result<bool, StoreError> {
+    let Some((state_key, nid)) = pdu.state_key().zip(events::find_nid(snap, pdu.event_id())?)
+    else {
+        return Ok(false);
+    };
+    let kind = StateEventType::from(pdu.kind().to_string());
+    let gaps = backward_extremities::list(snap, room.nid)?;
+    let first: BTreeSet<EventNid> = gaps.into_iter().map(|gap| gap.named_by).collect();
+    for named_by in first {
+        let Some(state) = events::get(snap, named_by)?.state_before else { continue };
+        if room_state::get(snap, state, &kind, state_key)? == Some(nid) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The forward extremities that there would be beside an event; none where they are few enough.

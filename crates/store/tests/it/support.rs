@@ -114,6 +114,18 @@ impl Server {
         let place = Place { prev_events: gathered.prev_events, auth_events: auth_events.clone() };
         receive::check(self.sign(new, &place), &view(gathered.state, auth_events))
     }
+
+    /// As [`Self::decide`], where the current state has nobody in the room.
+    pub(crate) fn decide_late(&self, room: &Room, new: NewEvent, gathered: Gathered) -> Judged {
+        let judging = view(gathered.state.clone(), vec![]);
+        let judged = self.decide(room, new, gathered);
+        let auth_events = judged.pdu().auth_events().to_vec();
+        let rests_on = |pdu: &&Arc<Pdu>| auth_events.iter().any(|id| *id == *pdu.event_id());
+        let auth_events = judging.state_before.values().filter(rests_on).cloned().collect();
+        let current_state = Some(AuthState::new());
+        let judging = RoomView { current_state, ..view(judging.state_before, auth_events) };
+        receive::check(self.signed_again(judged.pdu()), &judging)
+    }
 }
 
 /// What a new event is built from.
@@ -159,7 +171,6 @@ pub(crate) fn apply(
             events::set_state_after(txn, appended.nid, after)?;
             rooms::set_state(txn, room, after, pos)?;
         }
-        extremities::advance(txn, room.nid, appended.nid, pdu)?;
         if let (TimelineEventType::RoomMember, Some(user)) = (pdu.kind(), pdu.state_key()) {
             let membership = membership_of(pdu);
             let new = NewMembership {
@@ -171,6 +182,7 @@ pub(crate) fn apply(
             memberships::set(txn, room.nid, <&UserId>::try_from(user).unwrap(), new)?;
         }
     }
+    extremities::advance(txn, room.nid, appended, pdu)?;
     Ok(appended)
 }
 

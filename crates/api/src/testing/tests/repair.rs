@@ -269,3 +269,103 @@ async fn one_member_alone_does_not_say_what_the_past_was() {
     };
     assert_eq!(oldest(&d.hs).await, oldest(&a.hs).await, "the state before the first message");
 }
+
+/// The events of a room from its beginning, as a server gives them that knows nothing of what the
+/// other one has.
+async fn from_the_beginning(hs: &Homeserver, room_id: &OwnedRoomId) -> Vec<Arc<Pdu>> {
+    let room_id = room_id.clone();
+    read(hs, move |snap| {
+        let room = rooms::find(snap, &room_id)?.unwrap();
+        let all = (StreamPos(i64::MIN), StreamPos(i64::MAX));
+        let events = events::page(snap, room.nid, all, Direction::Forward, 10_000)?;
+        Ok(events.into_iter().map(|event| event.pdu).collect())
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_before_a_join_is_not_new_though_it_is_told_from_the_beginning() {
+    let mut net = Net::new();
+    let (a, b, c, d) = (net.start(1), net.start(2), net.start(3), net.start(4));
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let (carol, dave) = (c.user("carol").await, d.user("dave").await);
+    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
+    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
+    net.drive(say(&c.hs, &carol, &room_id, "once")).await;
+    net.until("a hears c", || async { texts(&a.hs, &room_id).await == ["once"] }).await;
+    net.drive(kick(&a.hs, &alice, &room_id, &carol.user_id)).await;
+    net.drive(invite(&a.hs, &alice, &room_id, &dave.user_id)).await;
+    net.until("all know of the invite", || async {
+        membership(&d.hs, &room_id, &dave.user_id).await.is_some()
+            && shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
+    })
+    .await;
+    // Dave comes in through bob, while nobody hears alice; then dave hears nobody but her.
+    for other in [&b, &d] {
+        net.hub.set_link(a.name(), other.name(), Link::Down);
+    }
+    net.drive(say(&a.hs, &alice, &room_id, "meanwhile")).await;
+    net.hub.answer_instead(b.name(), "/backfill/", busy());
+    net.drive(join(&d.hs, &dave, &room_id, vec![b.owned_name()])).await;
+    net.hub.set_link(b.name(), d.name(), Link::Down);
+    let mut told = from_the_beginning(&a.hs, &room_id).await;
+    told.pop();
+    let told: Vec<serde_json::Value> =
+        told.iter().map(|pdu| serde_json::from_str(pdu.json()).unwrap()).collect();
+    let told = json!({ "events": told }).to_string();
+    let told = http::Response::builder().body(told.into()).unwrap();
+    net.hub.answer_instead(a.name(), "/get_missing_events/", told);
+    net.hub.answer_instead(a.name(), "/backfill/", busy());
+    net.hub.set_link(a.name(), d.name(), Link::Up);
+    net.until("dave hears alice", || async {
+        texts(&d.hs, &room_id).await.contains(&"meanwhile".to_owned())
+    })
+    .await;
+    assert_eq!(texts(&d.hs, &room_id).await, ["meanwhile"], "the rest is no news");
+
+    net.hub.answer_as_ever();
+    net.hub.set_link(a.name(), b.name(), Link::Up);
+    net.hub.set_link(b.name(), d.name(), Link::Up);
+    net.until("all three agree", || async {
+        let (one, two, three) = (
+            shape(&a.hs, &room_id).await,
+            shape(&b.hs, &room_id).await,
+            shape(&d.hs, &room_id).await,
+        );
+        one == two && two == three
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn state_from_before_a_join_that_comes_late_is_no_head() {
+    let mut net = Net::new();
+    let (a, b, c) = (net.start(1), net.start(2), net.start(3));
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room_id = net.drive(create::room(&a.hs, &alice.user_id, NewRoom::new())).await.unwrap();
+    net.drive(invite(&a.hs, &alice, &room_id, &carol.user_id)).await;
+    let invited = from_the_beginning(&a.hs, &room_id).await.pop().unwrap();
+    net.drive(say(&a.hs, &alice, &room_id, "old")).await;
+    net.drive(invite(&a.hs, &alice, &room_id, &bob.user_id)).await;
+    net.until("the invite arrives", || async {
+        membership(&b.hs, &room_id, &bob.user_id).await.is_some()
+    })
+    .await;
+    // Nobody tells bob's node of the past, but of one event of it.
+    net.hub.answer_instead(a.name(), "/backfill/", busy());
+    net.drive(join(&b.hs, &bob, &room_id, Vec::new())).await;
+    net.until("a knows of the join", || async {
+        shape(&a.hs, &room_id).await == shape(&b.hs, &room_id).await
+    })
+    .await;
+    net.drive(push((&a, &b), "late", (std::slice::from_ref(&invited), json!([])))).await;
+    let (hs, event_id) = (b.hs.clone(), invited.event_id().to_owned());
+    net.until("b has the event in its place", || async {
+        let event_id = event_id.clone();
+        read(&hs, move |snap| events::find(snap, &event_id))
+            .await
+            .is_some_and(|event| event.state_before.is_some())
+    })
+    .await;
+    assert_eq!(shape(&a.hs, &room_id).await, shape(&b.hs, &room_id).await);
+}
