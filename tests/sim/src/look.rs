@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use messagehub_homeserver::StoreError;
 use messagehub_protocol::{pdu, rules::rules_of};
 use messagehub_store::{
-    Room, Snapshot,
+    EventNid, Room, Snapshot,
     events::{self, Standing, StoredEvent},
     extremities, memberships, pending, receipts, room_state, rooms,
 };
@@ -56,6 +56,8 @@ pub(crate) struct Look {
     pub(crate) events: BTreeMap<OwnedEventId, Held>,
     /// Ancestors that are not there, or not in their place.
     pub(crate) missing: BTreeSet<OwnedEventId>,
+    /// What is redacted by redactions that the heads do not follow.
+    pub(crate) redacted_beside: BTreeSet<OwnedEventId>,
 }
 
 /// The short look; `None` when the node is not in the room.
@@ -196,7 +198,24 @@ pub(crate) fn look(snap: &Snapshot<'_>, room_id: &OwnedRoomId) -> Result<Option<
             None => drop(missing.insert(event_id)),
         }
     }
-    Ok(Some(Look { heads, state: state(snap, &room)?, events: held, missing }))
+    let redacted_beside = redacted_beside(snap, &room, &held)?;
+    Ok(Some(Look { heads, state: state(snap, &room)?, events: held, missing, redacted_beside }))
+}
+
+fn redacted_beside(
+    snap: &Snapshot<'_>,
+    room: &Room,
+    followed: &BTreeMap<OwnedEventId, Held>,
+) -> Result<BTreeSet<OwnedEventId>, StoreError> {
+    // More than redactions may have this in their bytes.
+    let mut select = snap.conn().prepare_cached(
+        r#"SELECT nid FROM events WHERE room = ?1 AND instr(json, '"m.room.redaction"')"#,
+    )?;
+    let nids = select.query_map([room.nid], |row| row.get(0))?;
+    let nids: Vec<EventNid> = nids.collect::<Result<_, _>>()?;
+    let mut beside = events::load_many(snap, nids)?;
+    beside.retain(|event| !followed.contains_key(event.pdu.event_id()));
+    Ok(beside.iter().filter_map(|event| event.pdu.redacts().map(ToOwned::to_owned)).collect())
 }
 
 fn heads(snap: &Snapshot<'_>, room: &Room) -> Result<BTreeSet<OwnedEventId>, StoreError> {

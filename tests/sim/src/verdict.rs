@@ -111,14 +111,16 @@ fn compare(
 }
 
 /// Events that need not be redacted everywhere. A redaction that fails by the state that is current
-/// when it comes takes nothing away there; and a redaction that was itself redacted no longer says,
-/// to those who get it after that, what it redacts.
+/// when it comes takes nothing away there, and where nothing follows it no head tells of it; and a
+/// redaction that was itself redacted no longer says, to those who get it after that, what it
+/// redacts.
 fn disputed(looks: &BTreeMap<usize, Look>) -> BTreeSet<OwnedEventId> {
     let unheard = looks
         .values()
         .flat_map(|look| look.events.values())
         .filter(|held| !held.is_shown || held.is_redacted);
-    unheard.filter_map(|held| held.redacts.clone()).collect()
+    let beside = looks.values().flat_map(|look| look.redacted_beside.iter().cloned());
+    unheard.filter_map(|held| held.redacts.clone()).chain(beside).collect()
 }
 
 fn same(
