@@ -106,7 +106,7 @@ pub fn event(
         let root = room_state::set(txn, state_before, &state_type(pdu), state_key, added.nid)?;
         events::set_state_after(txn, added.nid, root)?;
     }
-    follow_up(txn, server, room, (added, judged))
+    follow_up(txn, server, room, (added, judged, state_before))
 }
 
 /// As [`event`], for an event of the past with the states around it.
@@ -121,7 +121,7 @@ pub(crate) fn history(
     (judged, placement): (&Judged, Placement),
 ) -> Result<Appended, ViewError> {
     let added = events::insert_history(txn, room, judged, Some(placement))?;
-    follow_up(txn, server, room, (added, judged))
+    follow_up(txn, server, room, (added, judged, placement.state_before))
 }
 
 /// What an event that was added changes in its room.
@@ -129,10 +129,10 @@ fn follow_up(
     txn: &mut Txn<'_>,
     server: &ServerName,
     room: &mut Room,
-    (added, judged): (events::Appended, &Judged),
+    (added, judged, state_before): (events::Appended, &Judged, StateNid),
 ) -> Result<Appended, ViewError> {
     let pdu = judged.pdu();
-    let changes = advance(txn, server, room, (added, pdu))?;
+    let changes = advance(txn, server, room, (added, pdu, state_before))?;
     let appended = Appended {
         pdu: Arc::clone(pdu),
         nid: added.nid,
@@ -216,9 +216,12 @@ fn advance(
     txn: &mut Txn<'_>,
     server: &ServerName,
     room: &mut Room,
-    (added, pdu): (events::Appended, &Pdu),
+    (added, pdu, state_before): (events::Appended, &Pdu, StateNid),
 ) -> Result<StateChanges, ViewError> {
-    let heads = extremities::advance(txn, room.nid, added, pdu)?;
+    let mut heads = extremities::advance(txn, room.nid, added, pdu)?;
+    if added.pos.is_some() {
+        leave_state_behind(txn, room, (added.nid, state_before), &mut heads.now)?;
+    }
     if heads.now == heads.before {
         return Ok(StateChanges::default());
     }
@@ -235,6 +238,37 @@ fn advance(
     let pos = added.pos.filter(|pos| *pos > StreamPos::ZERO);
     let pos = pos.unwrap_or_else(|| txn.next_pos());
     Ok(set_current_state(txn, server, (room, current), pos)?)
+}
+
+/// Of some heads leaves out those that are in the state before an event: it comes after them. Where
+/// others told that state, what lies between may never come.
+fn leave_state_behind(
+    txn: &mut Txn<'_>,
+    room: &Room,
+    (event, state_before): (EventNid, StateNid),
+    heads: &mut Vec<EventNid>,
+) -> Result<(), StoreError> {
+    if heads.len() < 2 {
+        return Ok(());
+    }
+    let mut left = Vec::with_capacity(heads.len());
+    for head in heads.iter().copied() {
+        let pdu = events::pdu(txn, head)?;
+        let held = match pdu.state_key() {
+            Some(key) if head != event => {
+                room_state::get(txn, state_before, &state_type(&pdu), key)?
+            }
+            _ => None,
+        };
+        if held != Some(head) {
+            left.push(head);
+        }
+    }
+    if left.len() < heads.len() && !left.is_empty() {
+        extremities::replace(txn, room.nid, &left)?;
+        *heads = left;
+    }
+    Ok(())
 }
 
 /// The states after some events, in order, each once.

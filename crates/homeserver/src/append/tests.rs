@@ -1,6 +1,8 @@
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::{Value, json};
 
+use messagehub_protocol::receive;
+
 use super::*;
 use crate::{
     sessions::Session,
@@ -179,4 +181,27 @@ async fn an_event_cannot_follow_another_room() {
     let said = server.draft(room_id, said).await;
     let error = server.try_submit(said).await.unwrap_err();
     assert!(matches!(error, ViewError::Missing(missing) if missing == [other]));
+}
+
+#[tokio::test]
+async fn what_a_told_state_holds_is_no_head_beside_the_event_after_it() {
+    let scene = scene().await;
+    let Scene { server, alice, room_id, .. } = &scene;
+    let head = server.head(room_id).await;
+    let said = Step::message(std::slice::from_ref(&head), &alice.user_id, "beside");
+    let said = server.place(room_id, said).await;
+    let told = server.place(room_id, topic(std::slice::from_ref(&head), alice, "told")).await;
+    assert_eq!(server.heads(room_id).await.len(), 2);
+    // What lies between the topic and this event never comes: others tell the state before it.
+    let after = server.draft(room_id, Step::message(&[head], &alice.user_id, "after it")).await;
+    let hs = server.hs.clone();
+    let placed = server.hs.store.write(move |txn| {
+        let mut room = rooms::find(txn, after.pdu().room_id())?.unwrap();
+        let gathered = view::for_event(txn, &room, after.pdu())?;
+        let state = events::get(txn, told.nid)?.state_after.unwrap();
+        let judged = receive::check(after, &gathered.view);
+        event(txn, hs.server_name(), &mut room, &judged, state)
+    });
+    let placed: Appended = placed.await.unwrap();
+    assert_eq!(server.heads(room_id).await, [id(&said), id(&placed)]);
 }
