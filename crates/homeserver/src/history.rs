@@ -22,7 +22,8 @@ use ruma::{
 };
 
 use crate::{
-    Homeserver, append,
+    Homeserver,
+    append::{self, Appended},
     federation::{self, route},
     gap,
     ingest::{self, Admitted, IngestError, verify},
@@ -149,9 +150,11 @@ async fn batch(
         .store
         .write(move |txn| {
             let mut room = verify::room_of_ours(txn, &room_id, &us)?;
-            let (placed, mut admitted) = place(txn, &us, &mut room, (events, &states))?;
-            for event_id in &placed {
-                let released = ingest::release(txn, &us, &mut room, event_id)?;
+            let placed = place(txn, &us, &mut room, (events, &states))?;
+            let mut admitted = Admitted::default();
+            for event in &placed {
+                admitted.topics.extend(event.topic);
+                let released = ingest::release(txn, &us, &mut room, event.pdu.event_id())?;
                 admitted.outcomes.extend(released.outcomes);
                 admitted.topics.extend(released.topics);
             }
@@ -194,13 +197,13 @@ fn edges(snap: &Snapshot<'_>, events: &[SignedPdu]) -> Result<Vec<OwnedEventId>,
 
 /// Judges events, oldest first, and places them, newest first. `states` has the states before the
 /// first of them. An event for which something is missing is left out; it is asked for again. Gives
-/// those that were placed, the oldest first, and what came of it.
+/// those that were placed, the oldest first.
 pub(crate) fn place(
     txn: &mut Txn<'_>,
     us: &ServerName,
     room: &mut Room,
     (events, states): (Vec<SignedPdu>, &HashMap<OwnedEventId, StateNid>),
-) -> Result<(Vec<OwnedEventId>, Admitted), IngestError> {
+) -> Result<Vec<Appended>, IngestError> {
     let mut after: HashMap<OwnedEventId, StateNid> = HashMap::new();
     let mut placements = Vec::with_capacity(events.len());
     for event in events {
@@ -221,14 +224,11 @@ pub(crate) fn place(
     }
     // Positions of the past descend, so the newest is placed first.
     let mut placed = Vec::with_capacity(placements.len());
-    let mut admitted = Admitted::default();
     for (judged, placement) in placements.iter().rev() {
-        let appended = append::history(txn, us, room, (judged, *placement))?;
-        admitted.topics.extend(appended.topic);
-        placed.push(judged.pdu().event_id().to_owned());
+        placed.push(append::history(txn, us, room, (judged, *placement))?);
     }
     placed.reverse();
-    Ok((placed, admitted))
+    Ok(placed)
 }
 
 /// Judges one event of the past by the state before it, and finds the state after it.

@@ -202,6 +202,8 @@ pub(crate) fn look(snap: &Snapshot<'_>, room_id: &OwnedRoomId) -> Result<Option<
     Ok(Some(Look { heads, state: state(snap, &room)?, events: held, missing, redacted_beside }))
 }
 
+/// What events of a room redact that are in none of its branches here. A node may have applied such a
+/// redaction when it was part of one.
 fn redacted_beside(
     snap: &Snapshot<'_>,
     room: &Room,

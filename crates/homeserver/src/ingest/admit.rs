@@ -119,28 +119,25 @@ pub(crate) fn admit_by_state(
     if can_wait_no_longer {
         return admit(txn, us, room, (from, vec![signed])).map(Some);
     }
-    let view = match view::at(txn, room, state_before, signed.pdu()) {
-        Ok(view) => view,
-        Err(ViewError::Missing(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let (topics, outcome) = if is_past(txn, room, signed.pdu())? {
+    let appended = if is_past(txn, room, signed.pdu())? {
         let states = HashMap::from([(event_id.clone(), state_before)]);
-        let (placed, admitted) = history::place(txn, us, room, (vec![signed], &states))?;
-        if placed.is_empty() {
-            return Ok(None);
-        }
-        (admitted.topics, Outcome::Accepted)
+        history::place(txn, us, room, (vec![signed], &states))?.pop()
     } else {
-        let others = heads_beside(txn, room, signed.pdu())?;
-        let judged = receive::check(signed, &view).among(&others);
-        let appended = append::event(txn, us, room, &judged, state_before)?;
-        (appended.topic.into_iter().collect(), of_standing(appended.standing))
+        match view::at(txn, room, state_before, signed.pdu()) {
+            Ok(view) => {
+                let others = heads_beside(txn, room, signed.pdu())?;
+                let judged = receive::check(signed, &view).among(&others);
+                Some(append::event(txn, us, room, &judged, state_before)?)
+            }
+            Err(ViewError::Missing(_)) => None,
+            Err(error) => return Err(error.into()),
+        }
     };
+    let Some(appended) = appended else { return Ok(None) };
     pending::remove(txn, &event_id)?;
     let mut admitted = release(txn, us, room, &event_id)?;
-    admitted.topics.extend(topics);
-    admitted.outcomes.insert(event_id, outcome);
+    admitted.topics.extend(appended.topic);
+    admitted.outcomes.insert(event_id, of_standing(appended.standing));
     Ok(Some(admitted))
 }
 

@@ -35,6 +35,19 @@ fn connection(number: usize, at: &str) -> Connection {
     Connection::new(id(number), address, way, true)
 }
 
+/// A clock that gives the time after some seconds, and connections that others made by it.
+fn connections_of_theirs()
+-> (impl Fn(u64) -> Instant + Copy, impl Fn(usize, &str, u64) -> Connection) {
+    let start = Instant::now();
+    let at = move |after: u64| start + Duration::from_secs(after);
+    let theirs = move |number, place: &str, after| Connection {
+        is_ours: false,
+        since: at(after),
+        ..connection(number, place)
+    };
+    (at, theirs)
+}
+
 fn address(text: &str) -> Multiaddr {
     text.parse().unwrap()
 }
@@ -49,13 +62,7 @@ const THROUGH_RELAY: &str =
 
 #[test]
 fn who_dials_again_has_lost_its_connection() {
-    let start = Instant::now();
-    let at = |after: u64| start + Duration::from_secs(after);
-    let theirs = |number, place: &str, after| Connection {
-        is_ours: false,
-        since: at(after),
-        ..connection(number, place)
-    };
+    let (at, theirs) = connections_of_theirs();
     let mut book = book();
     let again = PeerId::random();
     book.connected(again, theirs(1, HERE, 0));
@@ -80,13 +87,7 @@ fn who_dials_again_has_lost_its_connection() {
 
 #[test]
 fn a_peer_may_have_several_connections() {
-    let start = Instant::now();
-    let at = |after: u64| start + Duration::from_secs(after);
-    let theirs = |number, place: &str, after| Connection {
-        is_ours: false,
-        since: at(after),
-        ..connection(number, place)
-    };
+    let (at, theirs) = connections_of_theirs();
     let mut book = book();
     let (at_once, relayed, replaced) = (PeerId::random(), PeerId::random(), PeerId::random());
     book.connected(at_once, theirs(1, HERE, 0));

@@ -220,6 +220,18 @@ async fn events_after_nothing_cost_few_questions_and_hide_no_other_gap() {
     net.until("a hears b", || async { texts(&a.hs, &room_id).await == ["heard"] }).await;
 }
 
+/// Alice, bob and carol in one room, and dave elsewhere, each on a node of their own.
+async fn three_and_one_more(net: &mut Net) -> ([Node; 4], [Session; 4], OwnedRoomId) {
+    let nodes = [net.start(1), net.start(2), net.start(3), net.start(4)];
+    let [a, b, c, d] = &nodes;
+    let users =
+        [a.user("alice").await, b.user("bob").await, c.user("carol").await, d.user("dave").await];
+    let [alice, bob, carol, _] = &users;
+    let room_id = shared_room(net, (a, alice), (b, bob)).await;
+    bring_in(net, (a, alice), (c, carol), &room_id).await;
+    (nodes, users, room_id)
+}
+
 /// The ids of the state before an event, as somebody tells them who leaves something out.
 async fn half_of_the_state(hs: &Homeserver, room_id: &OwnedRoomId) -> BTreeSet<String> {
     let (_, state) = shape(hs, room_id).await;
@@ -229,11 +241,7 @@ async fn half_of_the_state(hs: &Homeserver, room_id: &OwnedRoomId) -> BTreeSet<S
 #[tokio::test(start_paused = true)]
 async fn one_member_alone_does_not_say_what_the_past_was() {
     let mut net = Net::new();
-    let (a, b, c, d) = (net.start(1), net.start(2), net.start(3), net.start(4));
-    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
-    let (carol, dave) = (c.user("carol").await, d.user("dave").await);
-    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
+    let ([a, b, c, d], [alice, _, _, dave], room_id) = three_and_one_more(&mut net).await;
     for n in 0..150 {
         net.drive(say(&a.hs, &alice, &room_id, &n.to_string())).await;
     }
@@ -286,11 +294,7 @@ async fn from_the_beginning(hs: &Homeserver, room_id: &OwnedRoomId) -> Vec<Arc<P
 #[tokio::test(start_paused = true)]
 async fn what_was_before_a_join_is_not_new_though_it_is_told_from_the_beginning() {
     let mut net = Net::new();
-    let (a, b, c, d) = (net.start(1), net.start(2), net.start(3), net.start(4));
-    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
-    let (carol, dave) = (c.user("carol").await, d.user("dave").await);
-    let room_id = shared_room(&mut net, (&a, &alice), (&b, &bob)).await;
-    bring_in(&mut net, (&a, &alice), (&c, &carol), &room_id).await;
+    let ([a, b, c, d], [alice, _, carol, dave], room_id) = three_and_one_more(&mut net).await;
     net.drive(say(&c.hs, &carol, &room_id, "once")).await;
     net.until("a hears c", || async { texts(&a.hs, &room_id).await == ["once"] }).await;
     net.drive(kick(&a.hs, &alice, &room_id, &carol.user_id)).await;
