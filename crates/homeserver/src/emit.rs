@@ -10,7 +10,7 @@ use messagehub_protocol::{
     receive::{self, RoomView, Standing},
 };
 use messagehub_store::{
-    Room, Snapshot, StateNid, StoreError, Txn,
+    Room, Snapshot, StateNid, StoreError, StreamPos, Txn,
     events::{self, StoredEvent},
     memberships, outbox,
 };
@@ -29,6 +29,7 @@ use crate::{
     invite_permission::{self, InvitePermission},
     policy::{Desk, Draft},
     rate::Limited,
+    room_keys::Written,
     server::shown,
     view::{self, Gathered, Opening, ViewError},
     visibility::membership_in,
@@ -362,6 +363,8 @@ impl Emitter {
 pub(crate) struct News {
     room: Room,
     events: Vec<Arc<Pdu>>,
+    /// The position of the last of them.
+    last: Option<StreamPos>,
     topic: Option<TopicChange>,
     audience: Audience,
     outbox: Outbox,
@@ -399,6 +402,7 @@ impl News {
             outbox: if touched { Outbox::Touched } else { Outbox::Untouched },
             room,
             events: appended.iter().map(|appended| Arc::clone(&appended.pdu)).collect(),
+            last: appended.iter().filter_map(|appended| appended.pos).max(),
             topic: appended.iter().filter_map(|appended| appended.topic).next_back(),
             audience: if others { Audience::Others } else { Audience::Ourselves },
         })
@@ -412,7 +416,8 @@ impl News {
     /// Tells the transport.
     pub(crate) async fn publish(self, hs: &Homeserver) {
         if self.audience == Audience::Others {
-            announce::announce(hs, &self.room.room_id, &self.events).await;
+            let written = self.last.map(|pos| Written { state: self.room.state, pos });
+            announce::announce_written(hs, (&self.room.room_id, written), &self.events).await;
         }
         append::announce_topic(hs, &self.room, self.topic);
         if self.outbox == Outbox::Touched {

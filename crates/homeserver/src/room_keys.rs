@@ -1,8 +1,8 @@
 //! The keys with which frames are sealed, ours and those of others (D10).
 //!
 //! Invariants: they are in memory only and never printed. Ours for a room is replaced before the
-//! first frame that is sealed after a server was seen to leave the room, and is given to none but
-//! its members. A key of another server is what its id says, whoever told it.
+//! first frame with something that was written after a server was seen to leave the room, and is
+//! given to none but its members. A key of another server is what its id says, whoever told it.
 
 mod asking;
 mod audience;
@@ -27,7 +27,10 @@ use crate::{
     rate::Limited,
 };
 
-pub(crate) use self::{asking::find_or_ask, audience::has_applied};
+pub(crate) use self::{
+    asking::find_or_ask,
+    audience::{Written, has_applied},
+};
 
 /// How often one server may ask us for keys: after everybody changed theirs, one for each member
 /// whose frames come by; a member of many rooms that comes back asks in all of them at once.
@@ -67,21 +70,27 @@ pub(crate) enum SealError {
     Store(#[from] StoreError),
 }
 
-/// Seals a frame with our key for a room, for those who are in the room now: a frame is never
-/// sealed with a key that somebody holds who was seen to leave before this was called.
+/// Seals a frame with our key for a room, for those who are in it: a frame is never sealed with a key
+/// that somebody holds who was seen to leave before its events were `written`; or before this was
+/// called, where that is not said.
 ///
 /// # Errors
 /// See [`SealError`].
 pub(crate) async fn seal(
     hs: &Homeserver,
     room_id: &RoomId,
-    frame: &[u8],
+    (frame, mut written): (&[u8], Option<Written>),
 ) -> Result<Vec<u8>, SealError> {
     for _ in 0..MAX_LOOKS {
         let basis = hs.peers.room_keys().tables().own.basis(room_id, hs.clock.now_ms());
-        let (us, wanted) = (hs.server_name().to_owned(), room_id.to_owned());
-        let look = hs.store.read(move |snap| audience::look(snap, &us, &wanted, basis)).await?;
-        let look = look.ok_or(SealError::UnknownRoom)?;
+        let look = match Look::spared(basis, written.take()) {
+            Some(look) => look,
+            None => {
+                let (us, wanted) = (hs.server_name().to_owned(), room_id.to_owned());
+                let look = hs.store.read(move |snap| audience::look(snap, &us, &wanted, basis));
+                look.await?.ok_or(SealError::UnknownRoom)?
+            }
+        };
         if let Some(key) = fit(hs, room_id, look) {
             return Ok(key.seal(room_id, hs.rng.bytes(), frame)?);
         }

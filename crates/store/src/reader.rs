@@ -2,9 +2,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::Arc,
 };
 
+use crossbeam_channel::Receiver;
 use rusqlite::Connection;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -23,10 +24,8 @@ pub(crate) struct Queued {
 }
 
 /// A reader thread: ends when the store is dropped and the queue is empty.
-pub(crate) fn run(conn: &Connection, shared: &Arc<Shared>, queue: &Mutex<mpsc::Receiver<Queued>>) {
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Queued { job, permit }) = next else { return };
+pub(crate) fn run(conn: &Connection, shared: &Arc<Shared>, queue: &Receiver<Queued>) {
+    while let Ok(Queued { job, permit }) = queue.recv() {
         drop(permit);
         job(conn, shared);
     }

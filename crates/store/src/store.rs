@@ -4,10 +4,11 @@ use std::{
     fmt,
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::{self, JoinHandle},
 };
 
+use crossbeam_channel::Sender;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -94,7 +95,7 @@ struct Threads {
 /// Threads that take their work from one queue.
 struct Crew<Q> {
     /// `None` only while it is being dropped.
-    queue: Option<mpsc::Sender<Q>>,
+    queue: Option<Sender<Q>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -206,17 +207,16 @@ impl fmt::Debug for Store {
 impl Threads {
     fn start(session: WriteSession, shared: &Arc<Shared>, path: &Path) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
-        let (queue, jobs) = mpsc::channel();
+        let (queue, jobs) = crossbeam_channel::unbounded();
         let thread = thread::Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || writer::run(session, &jobs)).map_err(io)?;
         let writer = Crew { queue: Some(queue), threads: vec![thread] };
-        let (queue, jobs) = mpsc::channel();
-        let jobs = Arc::new(Mutex::new(jobs));
+        let (queue, jobs) = crossbeam_channel::unbounded();
         let mut readers = Crew { queue: Some(queue), threads: Vec::new() };
         let cores = thread::available_parallelism().map_or(*READERS.start(), usize::from);
         for n in 0..cores.clamp(*READERS.start(), *READERS.end()) {
             let conn = open_reader(path)?;
-            let (shared, jobs) = (Arc::clone(shared), Arc::clone(&jobs));
+            let (shared, jobs) = (Arc::clone(shared), jobs.clone());
             let thread = thread::Builder::new().name(format!("store-reader-{n}"));
             let thread = thread.spawn(move || reader::run(&conn, &shared, &jobs)).map_err(io)?;
             readers.threads.push(thread);

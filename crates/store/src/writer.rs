@@ -4,10 +4,11 @@ use std::{
     cell::RefCell,
     fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::Receiver;
 use rusqlite::Connection;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -43,7 +44,7 @@ pub(crate) struct Queued {
 }
 
 /// The writer thread: ends when the store is dropped and the queue is empty.
-pub(crate) fn run(mut session: WriteSession, queue: &mpsc::Receiver<Queued>) {
+pub(crate) fn run(mut session: WriteSession, queue: &Receiver<Queued>) {
     let mut expected = 1;
     while let Ok(first) = queue.recv() {
         expected = session.run_group(first, queue, expected);
@@ -102,12 +103,7 @@ impl WriteSession {
     }
 
     /// Runs `first` and what arrives meanwhile, commits, and acknowledges. Returns how many there were.
-    fn run_group(
-        &mut self,
-        first: Queued,
-        queue: &mpsc::Receiver<Queued>,
-        expected: usize,
-    ) -> usize {
+    fn run_group(&mut self, first: Queued, queue: &Receiver<Queued>, expected: usize) -> usize {
         if let Err(error) = self.begin() {
             // Dropping the job answers its caller with `StoreError::Closed`.
             tracing::error!(%error, "cannot begin a transaction");

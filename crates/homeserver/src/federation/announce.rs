@@ -20,7 +20,7 @@ use super::keys;
 use crate::{
     Homeserver,
     peers::{Counters, Outbound},
-    room_keys::{self, SealError},
+    room_keys::{self, SealError, Written},
 };
 
 /// What a frame may carry in events: the rest of [`MAX_FRAME_BYTES`] is for keys and signature.
@@ -28,6 +28,15 @@ const EVENTS_BYTES: usize = MAX_FRAME_BYTES / 2;
 
 /// Sends events of a room to its members, after their commit and in this order.
 pub async fn announce(hs: &Homeserver, room_id: &RoomId, pdus: &[Arc<Pdu>]) {
+    announce_written(hs, (room_id, None), pdus).await;
+}
+
+/// The same, where it may be known how they left the room.
+pub(crate) async fn announce_written(
+    hs: &Homeserver,
+    (room_id, written): (&RoomId, Option<Written>),
+    pdus: &[Arc<Pdu>],
+) {
     for chunk in chunks(pdus) {
         let (key, own) = hs.identity.signing();
         let server_keys = match keys_of(hs, chunk, &own).await {
@@ -38,14 +47,15 @@ pub async fn announce(hs: &Homeserver, room_id: &RoomId, pdus: &[Arc<Pdu>]) {
             }
         };
         let pdus = chunk.iter().filter_map(|pdu| raw(pdu.json())).collect();
-        publish(hs, room_id, Content { pdus, edus: Vec::new() }, (key, server_keys)).await;
+        let content = Content { pdus, edus: Vec::new(), written };
+        publish(hs, room_id, content, (key, server_keys)).await;
     }
 }
 
 /// Sends an EDU to the members of a room: for what is worth nothing a moment later.
 pub async fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>) {
     let (key, own) = hs.identity.signing();
-    let content = Content { pdus: Vec::new(), edus: vec![edu] };
+    let content = Content { pdus: Vec::new(), edus: vec![edu], written: None };
     publish(hs, room_id, content, (key, vec![own.json().to_owned()])).await;
 }
 
@@ -53,6 +63,7 @@ pub async fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>)
 struct Content {
     pdus: Vec<Box<RawValue>>,
     edus: Vec<Box<RawValue>>,
+    written: Option<Written>,
 }
 
 async fn publish(
@@ -80,7 +91,7 @@ async fn publish(
             return;
         }
     };
-    match room_keys::seal(hs, room_id, &signed).await {
+    match room_keys::seal(hs, room_id, (&signed, content.written)).await {
         Ok(sealed) => {
             let command = Outbound::Gossip { room_id: room_id.to_owned(), frame: sealed.into() };
             if !hs.peers.offer(command) {

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use messagehub_store::Mode;
+use messagehub_store::{Mode, rooms};
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::json;
 
@@ -45,13 +45,28 @@ impl Shared {
         self.says(sender, ("m.room.member", user_id.as_str()), content).await;
     }
 
+    /// The key of a frame that is sealed now.
     async fn key(&self) -> RoomKeyId {
-        let sealed = sealing::seal(&self.server.hs, &self.room_id, b"frame").await;
-        assert_eq!(
-            sealing::open(&self.server.hs, &self.room_id, &sealed).as_deref(),
-            Some(&b"frame"[..])
-        );
-        sealing::key_of(&self.server.hs, &self.room_id, &sealed).unwrap().id()
+        self.key_for(None).await
+    }
+
+    /// The key of a frame with what was written some time ago.
+    async fn key_for(&self, written: Option<Written>) -> RoomKeyId {
+        let hs = &self.server.hs;
+        let sealed = seal(hs, &self.room_id, (b"frame", written)).await.unwrap();
+        let opened = sealing::open(hs, &self.room_id, &sealed);
+        assert_eq!(opened.as_deref(), Some(&b"frame"[..]));
+        sealing::key_of(hs, &self.room_id, &sealed).unwrap().id()
+    }
+
+    /// The room as it would be for a frame with what was written last.
+    async fn written(&self) -> Written {
+        let room_id = self.room_id.clone();
+        let read = self.server.hs.store.read(move |snap| {
+            let room = rooms::find(snap, &room_id)?.unwrap();
+            Ok::<_, StoreError>(Written { state: room.state, pos: snap.position()? })
+        });
+        read.await.unwrap()
     }
 }
 
@@ -91,6 +106,21 @@ async fn a_key_is_replaced_when_a_server_leaves_and_not_before() {
 }
 
 #[tokio::test]
+async fn what_was_written_before_somebody_left_is_for_them_too() {
+    let shared = Shared::new(Mode::Inline).await;
+    let first = shared.key().await;
+    let before = shared.written().await;
+    shared.is(&zoe(), "leave").await;
+    assert_eq!(shared.key_for(Some(before)).await, first);
+    let after = shared.written().await;
+    let second = shared.key_for(Some(after)).await;
+    assert_ne!(second, first, "the frame that tells of it is for those who are left");
+    assert_eq!(shared.key_for(Some(before)).await, second, "no earlier key comes back");
+    shared.server.clock.advance(7 * 24 * 60 * 60 * 1000);
+    assert_ne!(shared.key_for(Some(after)).await, second, "it is old");
+}
+
+#[tokio::test]
 async fn an_access_list_replaces_the_key_and_so_does_a_week() {
     let shared = Shared::new(Mode::Inline).await;
     let first = shared.key().await;
@@ -112,7 +142,7 @@ async fn a_room_that_was_left_has_no_key() {
     let hs = &shared.server.hs;
     crate::rooms::leave::leave(hs, &shared.alice, shared.room_id.clone(), None).await.unwrap();
     assert!(hs.peers.room_keys().find(&shared.room_id, id, 0).is_none());
-    let sealed = seal(hs, &shared.room_id, b"frame").await;
+    let sealed = seal(hs, &shared.room_id, (b"frame", None)).await;
     assert!(matches!(sealed, Err(SealError::UnknownRoom)), "{sealed:?}");
 }
 
