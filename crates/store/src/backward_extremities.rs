@@ -50,18 +50,18 @@ pub(crate) fn advance(
     pdu: &Pdu,
 ) -> Result<bool, StoreError> {
     let conn = txn.conn();
-    let found = (room, pdu.event_id().as_str());
+    let key = (room, pdu.event_id().as_str());
     // Mostly there is none, so that is asked first: `RETURNING` costs a temporary table.
     let mut followers = conn.prepare_cached(
         "SELECT event FROM backward_extremities WHERE room = ?1 AND missing_id = ?2",
     )?;
     let followers: Vec<EventNid> =
-        followers.query_map(found, |row| row.get(0))?.collect::<Result<_, _>>()?;
+        followers.query_map(key, |row| row.get(0))?.collect::<Result<_, _>>()?;
     if !followers.is_empty() {
         conn.prepare_cached(
             "DELETE FROM backward_extremities WHERE room = ?1 AND missing_id = ?2",
         )?
-        .execute(found)?;
+        .execute(key)?;
     }
     let mut shown = conn.prepare_cached("SELECT pos IS NOT NULL FROM events WHERE nid = ?1")?;
     let mut follower = None;

@@ -1,7 +1,6 @@
+use messagehub_protocol::receive;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::{Value, json};
-
-use messagehub_protocol::receive;
 
 use super::*;
 use crate::{
