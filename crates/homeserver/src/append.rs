@@ -98,15 +98,16 @@ pub fn event(
     state_before: StateNid,
 ) -> Result<Appended, ViewError> {
     let (pdu, standing) = (judged.pdu(), judged.standing());
-    let placement = Placement { state_before, state_after: state_before };
+    let mut placement = Placement { state_before, state_after: state_before };
     let added = events::append(txn, room, judged, placement)?;
     if let (Standing::Accepted | Standing::SoftFailed, Some(state_key)) =
         (standing, pdu.state_key())
     {
         let root = room_state::set(txn, state_before, &state_type(pdu), state_key, added.nid)?;
         events::set_state_after(txn, added.nid, root)?;
+        placement.state_after = root;
     }
-    follow_up(txn, server, room, (added, judged, state_before))
+    follow_up(txn, server, room, (added, judged, placement))
 }
 
 /// As [`event`], for an event of the past with the states around it.
@@ -121,7 +122,7 @@ pub(crate) fn history(
     (judged, placement): (&Judged, Placement),
 ) -> Result<Appended, ViewError> {
     let added = events::insert_history(txn, room, judged, Some(placement))?;
-    follow_up(txn, server, room, (added, judged, placement.state_before))
+    follow_up(txn, server, room, (added, judged, placement))
 }
 
 /// What an event that was added changes in its room.
@@ -129,10 +130,10 @@ fn follow_up(
     txn: &mut Txn<'_>,
     server: &ServerName,
     room: &mut Room,
-    (added, judged, state_before): (events::Appended, &Judged, StateNid),
+    (added, judged, placement): (events::Appended, &Judged, Placement),
 ) -> Result<Appended, ViewError> {
     let pdu = judged.pdu();
-    let changes = advance(txn, server, room, (added, pdu, state_before))?;
+    let changes = advance(txn, server, room, (added, pdu, placement))?;
     let appended = Appended {
         pdu: Arc::clone(pdu),
         nid: added.nid,
@@ -216,18 +217,19 @@ fn advance(
     txn: &mut Txn<'_>,
     server: &ServerName,
     room: &mut Room,
-    (added, pdu, state_before): (events::Appended, &Pdu, StateNid),
+    (added, pdu, placement): (events::Appended, &Pdu, Placement),
 ) -> Result<StateChanges, ViewError> {
     let mut heads = extremities::advance(txn, room.nid, added, pdu)?;
     if added.pos.is_some() {
-        leave_state_behind(txn, room, (added.nid, state_before), &mut heads.now)?;
+        leave_state_behind(txn, room, (added.nid, placement.state_before), &mut heads.now)?;
     }
     if heads.now == heads.before {
         return Ok(StateChanges::default());
     }
-    let roots = states_after(txn, &heads.now)?;
+    let known = (added.nid, placement.state_after);
+    let roots = states_after(txn, &heads.now, known)?;
     // A message on one of several branches leaves the states that were merged as they were.
-    if roots.len() > 1 && roots == states_after(txn, &heads.before)? {
+    if roots.len() > 1 && roots == states_after(txn, &heads.before, known)? {
         return Ok(StateChanges::default());
     }
     let current = view::merge(txn, room, roots)?;
@@ -271,10 +273,18 @@ fn leave_state_behind(
     Ok(())
 }
 
-/// The states after some events, in order, each once.
-fn states_after(snap: &Snapshot<'_>, nids: &[EventNid]) -> Result<Vec<StateNid>, ViewError> {
+/// The states after some events, in order, each once; after one of them it is `known`.
+fn states_after(
+    snap: &Snapshot<'_>,
+    nids: &[EventNid],
+    known: (EventNid, StateNid),
+) -> Result<Vec<StateNid>, ViewError> {
     let mut roots = Vec::with_capacity(nids.len());
     for nid in nids {
+        if *nid == known.0 {
+            roots.push(known.1);
+            continue;
+        }
         let event = events::get(snap, *nid)?;
         let missing = || ViewError::Missing(vec![event.pdu.event_id().to_owned()]);
         roots.push(event.state_after.ok_or_else(missing)?);

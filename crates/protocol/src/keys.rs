@@ -7,10 +7,7 @@ use std::fmt;
 
 use data_encoding::BASE32_NOPAD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey};
-use ruma::{
-    OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
-    signatures::{Ed25519KeyPair, KeyPair as _},
-};
+use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId};
 use sha2::{Digest as _, Sha256};
 use x25519_dalek::{X25519_BASEPOINT_BYTES, x25519};
 
@@ -146,7 +143,6 @@ impl fmt::Debug for IdentityKey {
 
 /// The secret key that signs a server's events, requests and frames.
 pub struct VerifyKey {
-    pair: Ed25519KeyPair,
     signing_key: SigningKey,
     public_key: PublicKey,
     key_id: OwnedServerSigningKeyId,
@@ -158,11 +154,7 @@ impl VerifyKey {
         let signing_key = SigningKey::from_bytes(seed);
         let public_key = PublicKey(signing_key.verifying_key());
         let key_id = public_key.key_id();
-        let version = key_id.key_name().to_string();
-        #[expect(clippy::expect_used, reason = "fails only for another algorithm or length")]
-        let pair = Ed25519KeyPair::new(ed25519_dalek::pkcs8::ALGORITHM_OID, seed, None, version)
-            .expect("32 bytes are an Ed25519 seed");
-        Self { pair, signing_key, public_key, key_id }
+        Self { signing_key, public_key, key_id }
     }
 
     /// The id in `server_keys` and in signatures, `ed25519:…`.
@@ -187,16 +179,9 @@ impl VerifyKey {
         (shared != [0; AGREEMENT_BYTES]).then_some(shared)
     }
 
-    /// The key as ruma's signing functions take it.
-    pub fn pair(&self) -> &Ed25519KeyPair {
-        &self.pair
-    }
-
     /// Signs bytes.
     pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        let signature = self.pair.sign(message);
-        #[expect(clippy::expect_used, reason = "every Ed25519 signature has 64 bytes")]
-        signature.as_bytes().try_into().expect("an Ed25519 signature has 64 bytes")
+        self.signing_key.sign(message).to_bytes()
     }
 }
 

@@ -5,10 +5,11 @@ use std::{
     fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvError, TryRecvError};
 use rusqlite::Connection;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -32,6 +33,12 @@ const MAX_GROUP_TIME: Duration = Duration::from_millis(20);
 /// nearly the same time; waiting this long for them costs less than another fsync.
 const STRAGGLER_TIME: Duration = Duration::from_micros(100);
 
+/// How long the writer looks for the write after a lone one before it sleeps, giving way to whoever
+/// wants its core. Who waits for one answer before sending the next message comes again within this
+/// time, and waking a sleeping thread costs the waker 25 µs on a virtual machine, and as long again
+/// until it runs. After several at once the cores are busy, and looking would take them from others.
+const LINGER: Duration = Duration::from_micros(200);
+
 /// A write in the queue: runs, and returns what to do after the commit.
 pub(crate) type Job = Box<dyn FnOnce(&mut WriteSession) -> Ack + Send>;
 /// Answers the caller. Gets the reason when the commit failed.
@@ -45,10 +52,23 @@ pub(crate) struct Queued {
 
 /// The writer thread: ends when the store is dropped and the queue is empty.
 pub(crate) fn run(mut session: WriteSession, queue: &Receiver<Queued>) {
-    let mut expected = 1;
-    while let Ok(first) = queue.recv() {
-        expected = session.run_group(first, queue, expected);
+    let mut group = 1;
+    while let Ok(first) = next(queue, group) {
+        group = session.run_group(first, queue, group);
     }
+}
+
+/// The next write after a group of so many; an error when the store was dropped.
+fn next(queue: &Receiver<Queued>, group: usize) -> Result<Queued, RecvError> {
+    let since = Instant::now();
+    while group == 1 && since.elapsed() < LINGER {
+        match queue.try_recv() {
+            Ok(queued) => return Ok(queued),
+            Err(TryRecvError::Disconnected) => return Err(RecvError),
+            Err(TryRecvError::Empty) => thread::yield_now(),
+        }
+    }
+    queue.recv()
 }
 
 /// The one connection that writes, and the numbers it gives out.
