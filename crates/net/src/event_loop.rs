@@ -184,13 +184,15 @@ impl EventLoop {
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                event = self.swarm.select_next_some() => self.on_swarm(event),
                 count = self.outbound.recv_many(&mut commands, COMMANDS_AT_ONCE) => {
                     if count == 0 {
                         break;
                     }
                     commands.drain(..).for_each(|command| self.on_command(command));
                 }
+                // Looked at after the commands, wherever among the branches `select!` begins but
+                // here: a frame need not wait for a poll of the swarm that finds nothing.
+                event = self.swarm.select_next_some() => self.on_swarm(event),
                 Some(stream) = self.streams.recv(), if self.served < MAX_SERVED => {
                     self.serve(stream);
                 }

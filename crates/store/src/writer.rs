@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvError, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use rusqlite::Connection;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -30,13 +30,11 @@ const MAX_GROUP: usize = 256;
 const MAX_GROUP_TIME: Duration = Duration::from_millis(20);
 
 /// When several writers were acknowledged together, their next writes come at
-/// nearly the same time; waiting this long for them costs less than another fsync.
+/// nearly the same time; looking this long for them costs less than another fsync.
 const STRAGGLER_TIME: Duration = Duration::from_micros(100);
 
-/// How long the writer looks for the write after a lone one before it sleeps, giving way to whoever
-/// wants its core. Who waits for one answer before sending the next message comes again within this
-/// time, and waking a sleeping thread costs the waker 25 µs on a virtual machine, and as long again
-/// until it runs. After several at once the cores are busy, and looking would take them from others.
+/// How long the writer looks for a next write before it sleeps. Who waits for one answer before
+/// sending the next message comes again within this time.
 const LINGER: Duration = Duration::from_micros(200);
 
 /// A write in the queue: runs, and returns what to do after the commit.
@@ -52,23 +50,22 @@ pub(crate) struct Queued {
 
 /// The writer thread: ends when the store is dropped and the queue is empty.
 pub(crate) fn run(mut session: WriteSession, queue: &Receiver<Queued>) {
-    let mut group = 1;
-    while let Ok(first) = next(queue, group) {
-        group = session.run_group(first, queue, group);
+    let mut expected = 1;
+    while let Some(first) = look(queue, LINGER).or_else(|| queue.recv().ok()) {
+        expected = session.run_group(first, queue, expected);
     }
 }
 
-/// The next write after a group of so many; an error when the store was dropped.
-fn next(queue: &Receiver<Queued>, group: usize) -> Result<Queued, RecvError> {
+/// Looks for a write without sleeping, giving way to whoever wants the core: waking a thread that
+/// sleeps costs its waker 25 µs on a virtual machine, and as long again until it runs.
+fn look(queue: &Receiver<Queued>, time: Duration) -> Option<Queued> {
     let since = Instant::now();
-    while group == 1 && since.elapsed() < LINGER {
+    loop {
         match queue.try_recv() {
-            Ok(queued) => return Ok(queued),
-            Err(TryRecvError::Disconnected) => return Err(RecvError),
-            Err(TryRecvError::Empty) => thread::yield_now(),
+            Err(TryRecvError::Empty) if since.elapsed() < time => thread::yield_now(),
+            found => return found.ok(),
         }
     }
-    queue.recv()
 }
 
 /// The one connection that writes, and the numbers it gives out.
@@ -137,10 +134,8 @@ impl WriteSession {
             acks.push(job(self));
             if acks.len() < MAX_GROUP && started.elapsed() < MAX_GROUP_TIME && self.in_transaction()
             {
-                next = queue.try_recv().ok();
-                if next.is_none() && acks.len() < expected {
-                    next = queue.recv_timeout(STRAGGLER_TIME).ok();
-                }
+                let patience = if acks.len() < expected { STRAGGLER_TIME } else { Duration::ZERO };
+                next = look(queue, patience);
             }
         }
         let outcome = self.commit();

@@ -39,6 +39,12 @@ fn debug_output_holds_no_secret() {
 
 proptest! {
     #[test]
+    fn both_libraries_sign_alike(seed: [u8; 32], message: Vec<u8>) {
+        let (identity, verify) = (IdentityKey::from_seed(&seed), VerifyKey::from_seed(&seed));
+        prop_assert_eq!(identity.sign(&message), verify.sign(&message));
+    }
+
+    #[test]
     fn a_changed_bit_is_noticed(message: Vec<u8>, bit in 0..512usize) {
         let key = VerifyKey::from_seed(&[1; 32]);
         let mut signature = key.sign(&message);
