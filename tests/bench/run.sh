@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Times MessageHub beside Synapse (SQLite, from PyPI) in one run, on loopback, and prints the
-# medians as Markdown tables. Everything is bounded and stops by itself.
+# Times MessageHub beside Synapse (SQLite, from PyPI) in one run and by turns, on loopback, and
+# prints the medians as Markdown tables. Everything is bounded and stops by itself.
 #
 #   tests/bench/run.sh HSBENCH SYNAPSE_SH [WORK_DIR]
 #
@@ -22,44 +22,61 @@ out=$work/results.jsonl
 
 . "$root/tests/bench/lib.sh"
 
-measure() { # LABEL PID ARGUMENTS...
+measure() { # LABEL PIDS ARGUMENTS...
     local label=$1 pids=$2
     shift 2
-    "$hsbench" --label "$label" --pid "$pids" --register dummy --runs "$runs" \
+    "$hsbench" --label "$label" --pid "$pids" --register dummy --runs 1 \
         --quiet-cores 0.3 --quiet-wait-s "${QUIET_WAIT:-20}" --limit-s 300 "$@" >>"$out" 2>>"$work/hsbench.log"
 }
-one_server() { # LABEL PID URL MESSAGES
-    measure "$1" "$2" --url "$3" idle --seconds 10 --phase after-start
-    measure "$1" "$2" --url "$3" send --users 1 --rooms 1 --concurrency 1 --messages "$4" --warmup 20
-    measure "$1" "$2" --url "$3" send --users 8 --rooms 4 --concurrency 8 --messages $(($4 * 3)) --warmup 40
-    measure "$1" "$2" --url "$3" echo --messages 100 --warmup 10
-    measure "$1" "$2" --url "$3" sync-incremental --users 30 --messages 20 --warmup 3
-    measure "$1" "$2" --url "$3" sync-initial --rooms 20 --messages 20 --members 4 --repeat 5
-    measure "$1" "$2" --url "$3" messages --messages 1000 --repeat 3
-    measure "$1" "$2" --url "$3" media --size 1000000 --count 20
+synapse() { measure synapse "$synapse" --url http://127.0.0.1:18118 "$@"; }
+messagehub() { measure messagehub "$a" --url http://127.0.0.1:18008 "$@"; }
+two_nodes() {
+    measure messagehub-two-nodes "$a,$b" --url http://127.0.0.1:18008 --url http://127.0.0.1:18009 "$@"
+}
+# By turns, because the speed of a machine changes within minutes.
+by_turns() { # ARGUMENTS...
+    for _ in $(seq "$runs"); do
+        synapse "$@"
+        messagehub "$@"
+    done
+}
+send() { # MESSAGES ARGUMENTS... (MessageHub gets twenty times as many, to be timed as long)
+    for _ in $(seq "$runs"); do
+        synapse send --messages "$1" "${@:2}"
+        messagehub send --messages $(($1 * 20)) "${@:2}"
+    done
 }
 
 FRESH=1 "$synapse_sh" "$synapse_dir" 18118 >"$work/synapse.log" 2>&1 &
 children+=($!)
 synapse=$!
-answers http://127.0.0.1:18118
-one_server synapse "$synapse" http://127.0.0.1:18118 100
-kill "$synapse"
-wait "$synapse" 2>/dev/null || true
-
 node a 18008 18108
 a=$pid
+answers http://127.0.0.1:18118
 answers http://127.0.0.1:18008
-one_server messagehub "$a" http://127.0.0.1:18008 2000
+
+by_turns idle --seconds 10 --phase after-start
+send 100 --users 1 --rooms 1 --concurrency 1 --warmup 20
+send 300 --users 8 --rooms 4 --concurrency 8 --warmup 40
 
 node b 18009 18109 "/ip4/127.0.0.1/tcp/18108/p2p/$(peer_id a)"
 b=$pid
 answers http://127.0.0.1:18009
 meets b
-measure messagehub-two-nodes "$a,$b" --url http://127.0.0.1:18008 --url http://127.0.0.1:18009 \
-    echo --messages 100 --warmup 10
-kill "$a" "$b"
-wait "$a" "$b" 2>/dev/null || true
+for _ in $(seq "$runs"); do
+    for server in synapse messagehub two_nodes; do
+        "$server" echo --messages 100 --warmup 10
+    done
+done
+kill "$b"
+wait "$b" 2>/dev/null || true
+
+by_turns sync-incremental --users 30 --messages 20 --warmup 3
+by_turns sync-initial --rooms 20 --messages 20 --members 4 --repeat 5
+by_turns messages --messages 1000 --repeat 3
+by_turns media --size 1000000 --count 20
+kill "$synapse" "$a"
+wait "$synapse" "$a" 2>/dev/null || true
 
 rm -rf "${work:?}/start"
 export MESSAGEHUB_LIBP2P_LISTEN_ADDRESSES=/ip4/127.0.0.1/tcp/18110
