@@ -190,8 +190,8 @@ impl EventLoop {
                     }
                     commands.drain(..).for_each(|command| self.on_command(command));
                 }
-                // Looked at after the commands, wherever among the branches `select!` begins but
-                // here: a frame need not wait for a poll of the swarm that finds nothing.
+                // `select!` begins at any branch and goes on in order: behind the commands, the
+                // swarm is polled before them only where it is the first.
                 event = self.swarm.select_next_some() => self.on_swarm(event),
                 Some(stream) = self.streams.recv(), if self.served < MAX_SERVED => {
                     self.serve(stream);
