@@ -10,7 +10,7 @@ use messagehub_protocol::{
     receive::{self, RoomView, Standing},
 };
 use messagehub_store::{
-    Room, Snapshot, StateNid, StoreError, StreamPos, Txn,
+    Room, Snapshot, StateNid, StoreError, Txn,
     events::{self, StoredEvent},
     memberships, outbox,
 };
@@ -29,7 +29,6 @@ use crate::{
     invite_permission::{self, InvitePermission},
     policy::{Desk, Draft},
     rate::Limited,
-    room_keys::Written,
     server::shown,
     view::{self, Gathered, Opening, ViewError},
     visibility::membership_in,
@@ -358,13 +357,11 @@ impl Emitter {
     }
 }
 
-/// What is to be told to the transport after a commit.
+/// What is to be told to the transport.
 #[derive(Debug)]
 pub(crate) struct News {
     room: Room,
     events: Vec<Arc<Pdu>>,
-    /// The position of the last of them.
-    last: Option<StreamPos>,
     topic: Option<TopicChange>,
     audience: Audience,
     outbox: Outbox,
@@ -381,8 +378,8 @@ enum Outbox {
 enum Audience {
     /// Some other server is in the room.
     Others,
-    /// All members are ours.
-    Ourselves,
+    /// All members are ours, or the others were told already.
+    Nobody,
 }
 
 impl News {
@@ -402,9 +399,8 @@ impl News {
             outbox: if touched { Outbox::Touched } else { Outbox::Untouched },
             room,
             events: appended.iter().map(|appended| Arc::clone(&appended.pdu)).collect(),
-            last: appended.iter().filter_map(|appended| appended.pos).max(),
             topic: appended.iter().filter_map(|appended| appended.topic).next_back(),
-            audience: if others { Audience::Others } else { Audience::Ourselves },
+            audience: if others { Audience::Others } else { Audience::Nobody },
         })
     }
 
@@ -413,11 +409,27 @@ impl News {
         &self.room.room_id
     }
 
-    /// Tells the transport.
+    /// Tells the others at the end of the transaction, so that they have the event while our disk is
+    /// at work. Not where the key for the frame must be looked for: then [`News::publish`] does it.
+    ///
+    /// Should the commit fail, they have an event that its own server has not: it comes back from
+    /// them, as does any that this server lacks ([decision 13]).
+    ///
+    /// [decision 13]: ../../../docs/decisions/0013-frames-leave-before-the-commit.md
+    pub(crate) fn tell_early(&mut self, hs: &Homeserver) {
+        let room = (&*self.room.room_id, self.room.state);
+        if self.audience == Audience::Others
+            && let [event] = &*self.events
+            && announce::announce_unlooked(hs, room, event)
+        {
+            self.audience = Audience::Nobody;
+        }
+    }
+
+    /// Tells the transport, after the commit.
     pub(crate) async fn publish(self, hs: &Homeserver) {
         if self.audience == Audience::Others {
-            let written = self.last.map(|pos| Written { state: self.room.state, pos });
-            announce::announce_written(hs, (&self.room.room_id, written), &self.events).await;
+            announce::announce(hs, &self.room.room_id, &self.events).await;
         }
         append::announce_topic(hs, &self.room, self.topic);
         if self.outbox == Outbox::Touched {

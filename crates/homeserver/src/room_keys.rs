@@ -15,7 +15,7 @@ use std::{
 };
 
 use messagehub_protocol::wire::sealed::{RoomKey, RoomKeyId, SealedError};
-use messagehub_store::StoreError;
+use messagehub_store::{StateNid, StoreError};
 use ruma::{OwnedServerName, RoomId, ServerName};
 use zeroize::Zeroizing;
 
@@ -27,10 +27,7 @@ use crate::{
     rate::Limited,
 };
 
-pub(crate) use self::{
-    asking::find_or_ask,
-    audience::{Written, has_applied},
-};
+pub(crate) use self::{asking::find_or_ask, audience::has_applied};
 
 /// How often one server may ask us for keys: after everybody changed theirs, one for each member
 /// whose frames come by; a member of many rooms that comes back asks in all of them at once.
@@ -71,27 +68,20 @@ pub(crate) enum SealError {
 }
 
 /// Seals a frame with our key for a room, for those who are in it: a frame is never sealed with a key
-/// that somebody holds who was seen to leave before its events were `written`; or before this was
-/// called, where that is not said.
+/// that somebody holds who was seen to leave before this was called.
 ///
 /// # Errors
 /// See [`SealError`].
 pub(crate) async fn seal(
     hs: &Homeserver,
     room_id: &RoomId,
-    (frame, mut written): (&[u8], Option<Written>),
+    frame: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     for _ in 0..MAX_LOOKS {
         let basis = hs.peers.room_keys().tables().own.basis(room_id, hs.clock.now_ms());
-        let look = match Look::spared(basis, written.take()) {
-            Some(look) => look,
-            None => {
-                let (us, wanted) = (hs.server_name().to_owned(), room_id.to_owned());
-                let look = hs.store.read(move |snap| audience::look(snap, &us, &wanted, basis));
-                look.await?.ok_or(SealError::UnknownRoom)?
-            }
-        };
-        if let Some(key) = fit(hs, room_id, look) {
+        let (us, wanted) = (hs.server_name().to_owned(), room_id.to_owned());
+        let look = hs.store.read(move |snap| audience::look(snap, &us, &wanted, basis)).await?;
+        if let Some(key) = fit(hs, room_id, look.ok_or(SealError::UnknownRoom)?) {
             return Ok(key.seal(room_id, hs.rng.bytes(), frame)?);
         }
     }
@@ -123,6 +113,17 @@ impl RoomKeys {
     ) -> Option<Arc<RoomKey>> {
         let mut tables = self.tables();
         tables.own.find(room_id, key_id).or_else(|| tables.held.find(room_id, key_id, now_ms))
+    }
+
+    /// Our key for a room, where it is known to be right for the members of a state: then it is
+    /// right for events after which the room has that state, and nobody need look.
+    pub(crate) fn for_members_of(
+        &self,
+        room_id: &RoomId,
+        state: StateNid,
+        now_ms: u64,
+    ) -> Option<Arc<RoomKey>> {
+        self.tables().own.for_members_of(room_id, state, now_ms)
     }
 
     /// Keeps a key of another server.

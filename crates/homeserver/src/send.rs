@@ -215,7 +215,7 @@ where
     presence::note_active(hs, &request.session.user_id);
     let wanted = Arc::new((request, room_id, send));
     let (event_id, news) = with_signatures(hs, |emitter| {
-        let wanted = Arc::clone(&wanted);
+        let (wanted, teller) = (Arc::clone(&wanted), hs.clone());
         hs.store.write(move |txn| {
             let (request, room_id, send) = &*wanted;
             let key = TxnKey {
@@ -231,7 +231,8 @@ where
             let appended = send(&emitter, txn, &mut room, &request.session.user_id)?;
             txn_ids::set(txn, key, appended.nid)?;
             let event_id = appended.pdu.event_id().to_owned();
-            let news = News::of(txn, room, &[appended], emitter.identity.server_name())?;
+            let mut news = News::of(txn, room, &[appended], emitter.identity.server_name())?;
+            news.tell_early(&teller);
             Ok::<_, SendError>((event_id, Some(news)))
         })
     })

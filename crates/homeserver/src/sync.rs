@@ -79,12 +79,17 @@ pub async fn sync(
     // Before the first read: what is committed after it wakes us.
     let mut positions = hs.store.subscribe();
     let mut checked = since.map(|since| since.pos);
+    let mut woken = false;
     loop {
         positions.borrow_and_update();
         let now = hs.clock.now();
         let look = Look { since, checked, now };
         let reader = wanted.clone();
-        let found = hs.store.read(move |snap| collect(snap, &reader, look)).await?;
+        let read = move |snap: &Snapshot<'_>| collect(snap, &reader, look);
+        let found = match woken {
+            true => hs.store.peek(read).await?,
+            false => hs.store.read(read).await?,
+        };
         checked = checked.map(|_| found.until);
         if let Some(has) = found.has_messages_until {
             let device = (wanted.user_id.clone(), wanted.device_id.clone());
@@ -103,10 +108,11 @@ pub async fn sync(
         }
         let wake = found.typing_ends.map_or(deadline, |end| deadline.min(wake_at(now, end)));
         tokio::select! {
-            moved = positions.changed() => if moved.is_err() {
-                return Ok(found.response);
+            moved = positions.changed() => match moved {
+                Ok(()) => woken = true,
+                Err(_) => return Ok(found.response),
             },
-            () = tokio::time::sleep_until(wake) => {}
+            () = tokio::time::sleep_until(wake) => woken = false,
         }
     }
 }

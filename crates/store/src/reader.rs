@@ -7,7 +7,7 @@ use std::{
 
 use crossbeam_channel::Receiver;
 use rusqlite::Connection;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{Snapshot, StoreError, shared::Shared, writer::panic_text};
 
@@ -21,6 +21,23 @@ pub(crate) type Job = Box<dyn FnOnce(&Connection, &Shared) + Send>;
 pub(crate) struct Queued {
     pub(crate) job: Job,
     pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// What runs a closure on one snapshot, and where its answer comes.
+pub(crate) fn job<T, E, F>(read: F) -> (Job, oneshot::Receiver<Result<T, E>>)
+where
+    F: FnOnce(&Snapshot<'_>) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let job: Job = Box::new(move |conn, shared| {
+        // Nobody waits for a read whose caller has gone.
+        if !reply.is_closed() {
+            drop(reply.send(attempt(conn, shared, read)));
+        }
+    });
+    (job, answer)
 }
 
 /// A reader thread: ends when the store is dropped and the queue is empty.

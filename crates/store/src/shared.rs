@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use messagehub_protocol::{pdu::Pdu, receive::Standing, server_keys::ServerKeys};
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) recent: RecentChanges,
     pub(crate) writes: AtomicU64,
     pub(crate) commits: AtomicU64,
+    /// Whether the writer is awake and has nothing to do.
+    pub(crate) writer_is_free: AtomicBool,
     pub(crate) nodes: Cache<i64, Arc<Pack>>,
     pub(crate) pdus: Cache<EventNid, Arc<Pdu>>,
     pub(crate) standings: Cache<EventNid, Standing>,
@@ -84,6 +89,7 @@ impl Shared {
             recent: RecentChanges::after(position),
             writes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            writer_is_free: AtomicBool::new(false),
             nodes: Cache::new(mode.share(MAX_NODE_BYTES)),
             pdus: Cache::new(mode.share(MAX_PDU_BYTES)),
             standings: Cache::new(MAX_STANDINGS),
@@ -99,6 +105,11 @@ impl Shared {
             servers: Cache::new(MAX_NAMES),
             server_nids: Cache::new(MAX_NAMES),
         }
+    }
+
+    /// Whether the writer is free for the caller, and no longer for others.
+    pub(crate) fn claim_writer(&self) -> bool {
+        self.writer_is_free.swap(false, Ordering::Relaxed)
     }
 
     /// Lets every thread know what is committed.

@@ -164,6 +164,29 @@ impl Store {
         }
     }
 
+    /// As [`Store::read`], for a short read of what was just committed, by whoever was woken by it.
+    ///
+    /// The writer runs it where it has nothing else to do: it has the pages that the readers would
+    /// have to fetch anew, and is awake.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn peek<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        F: FnOnce(&Snapshot<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        match &self.inner.engine {
+            Engine::Threaded(threads) if self.inner.shared.claim_writer() => {
+                let (job, answer) = reader::job(read);
+                threads.writer.send(writer::Queued::Read(job))?;
+                answer.await.map_err(|_| StoreError::Closed)?
+            }
+            _ => self.read(read).await,
+        }
+    }
+
     /// The last committed position.
     pub fn position(&self) -> StreamPos {
         *self.inner.shared.position.borrow()
@@ -245,7 +268,7 @@ impl Threads {
                 drop(reply.send(result.and_then(|value| commit.map(|()| value).map_err(E::from))));
             })
         });
-        self.writer.send(writer::Queued { job, permit })?;
+        self.writer.send(writer::Queued::Write(job, permit))?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -256,13 +279,7 @@ impl Threads {
         E: From<StoreError> + Send + 'static,
     {
         let permit = permit(&self.reads).await?;
-        let (reply, answer) = oneshot::channel();
-        let job: reader::Job = Box::new(move |conn, shared| {
-            // Nobody waits for a read whose caller has gone.
-            if !reply.is_closed() {
-                drop(reply.send(reader::attempt(conn, shared, read)));
-            }
-        });
+        let (job, answer) = reader::job(read);
         self.readers.send(reader::Queued { job, permit })?;
         answer.await.map_err(|_| StoreError::Closed)?
     }

@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     StoreError, Txn,
     ids::StreamPos,
+    reader,
     shared::{Learned, Shared},
     txn::{Counters, Positions},
 };
@@ -42,17 +43,43 @@ pub(crate) type Job = Box<dyn FnOnce(&mut WriteSession) -> Ack + Send>;
 /// Answers the caller. Gets the reason when the commit failed.
 pub(crate) type Ack = Box<dyn FnOnce(Result<(), &str>) + Send>;
 
-/// A job and the place it takes in the queue.
-pub(crate) struct Queued {
-    pub(crate) job: Job,
-    pub(crate) permit: OwnedSemaphorePermit,
+/// What the writer is given to do.
+pub(crate) enum Queued {
+    /// A write, and the place it takes in the queue.
+    Write(Job, OwnedSemaphorePermit),
+    /// A short read of what was just committed; see [`Store::peek`](crate::Store::peek). Few wait at
+    /// once: each has found the writer free, and only the writer says again that it is.
+    Read(reader::Job),
 }
 
 /// The writer thread: ends when the store is dropped and the queue is empty.
 pub(crate) fn run(mut session: WriteSession, queue: &Receiver<Queued>) {
     let mut expected = 1;
-    while let Some(first) = look(queue, LINGER).or_else(|| queue.recv().ok()) {
-        expected = session.run_group(first, queue, expected);
+    while let Some(first) = session.next(queue) {
+        match first {
+            Queued::Write(job, permit) => {
+                drop(permit);
+                expected = session.run_group(job, queue, expected);
+            }
+            Queued::Read(job) => job(&session.conn, &session.shared),
+        }
+    }
+}
+
+/// The next write of a group. Reads that come meanwhile are for after it: they see what is committed.
+fn next_write(
+    queue: &Receiver<Queued>,
+    patience: Duration,
+    reads: &mut Vec<reader::Job>,
+) -> Option<Job> {
+    loop {
+        match look(queue, patience)? {
+            Queued::Write(job, permit) => {
+                drop(permit);
+                return Some(job);
+            }
+            Queued::Read(job) => reads.push(job),
+        }
     }
 }
 
@@ -119,8 +146,16 @@ impl WriteSession {
         (&self.conn, &self.shared)
     }
 
+    /// What is to be done next, and that there is nothing while there is not.
+    fn next(&self, queue: &Receiver<Queued>) -> Option<Queued> {
+        self.shared.writer_is_free.store(true, Ordering::Relaxed);
+        let found = look(queue, LINGER);
+        self.shared.writer_is_free.store(false, Ordering::Relaxed);
+        found.or_else(|| queue.recv().ok())
+    }
+
     /// Runs `first` and what arrives meanwhile, commits, and acknowledges. Returns how many there were.
-    fn run_group(&mut self, first: Queued, queue: &Receiver<Queued>, expected: usize) -> usize {
+    fn run_group(&mut self, first: Job, queue: &Receiver<Queued>, expected: usize) -> usize {
         if let Err(error) = self.begin() {
             // Dropping the job answers its caller with `StoreError::Closed`.
             tracing::error!(%error, "cannot begin a transaction");
@@ -128,14 +163,13 @@ impl WriteSession {
         }
         let started = Instant::now();
         let mut acks = Vec::with_capacity(expected);
-        let mut next = Some(first);
-        while let Some(Queued { job, permit }) = next.take() {
-            drop(permit);
+        let (mut next, mut reads) = (Some(first), Vec::new());
+        while let Some(job) = next.take() {
             acks.push(job(self));
             if acks.len() < MAX_GROUP && started.elapsed() < MAX_GROUP_TIME && self.in_transaction()
             {
                 let patience = if acks.len() < expected { STRAGGLER_TIME } else { Duration::ZERO };
-                next = look(queue, patience);
+                next = next_write(queue, patience, &mut reads);
             }
         }
         let outcome = self.commit();
@@ -146,6 +180,9 @@ impl WriteSession {
         self.shared.writes.fetch_add(count as u64, Ordering::Relaxed);
         for ack in acks {
             ack(outcome.as_ref().copied().map_err(String::as_str));
+        }
+        for read in reads {
+            read(&self.conn, &self.shared);
         }
         count
     }
@@ -268,6 +305,8 @@ impl WriteSession {
     }
 
     fn publish_position(&self) {
+        // Before anybody is woken: they look for what was written.
+        self.shared.writer_is_free.store(true, Ordering::Relaxed);
         let position = StreamPos(self.committed.last);
         self.shared.recent.complete(position);
         self.shared.position.send_if_modified(|published| {

@@ -1,5 +1,5 @@
-//! Telling the members of a room what is new: gossip, the fast path. Nothing here is waited for
-//! and nothing is repeated: a frame that is lost is repaired by comparing heads (D11). Each is sealed
+//! Telling the members of a room what is new: gossip, the fast path. No peer is waited for and
+//! nothing is repeated: a frame that is lost is repaired by comparing heads (D11). Each is sealed
 //! for those who are in the room at that moment (D10).
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use messagehub_protocol::{
     server_keys::ServerKeys,
     wire::frame::{Frame, FrameError},
 };
-use messagehub_store::StoreError;
+use messagehub_store::{StateNid, StoreError};
 use ruma::RoomId;
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
@@ -20,7 +20,7 @@ use super::keys;
 use crate::{
     Homeserver,
     peers::{Counters, Outbound},
-    room_keys::{self, SealError, Written},
+    room_keys::{self, SealError},
 };
 
 /// What a frame may carry in events: the rest of [`MAX_FRAME_BYTES`] is for keys and signature.
@@ -28,15 +28,6 @@ const EVENTS_BYTES: usize = MAX_FRAME_BYTES / 2;
 
 /// Sends events of a room to its members, after their commit and in this order.
 pub async fn announce(hs: &Homeserver, room_id: &RoomId, pdus: &[Arc<Pdu>]) {
-    announce_written(hs, (room_id, None), pdus).await;
-}
-
-/// The same, where it may be known how they left the room.
-pub(crate) async fn announce_written(
-    hs: &Homeserver,
-    (room_id, written): (&RoomId, Option<Written>),
-    pdus: &[Arc<Pdu>],
-) {
     for chunk in chunks(pdus) {
         let (key, own) = hs.identity.signing();
         let server_keys = match keys_of(hs, chunk, &own).await {
@@ -47,15 +38,33 @@ pub(crate) async fn announce_written(
             }
         };
         let pdus = chunk.iter().filter_map(|pdu| raw(pdu.json())).collect();
-        let content = Content { pdus, edus: Vec::new(), written };
-        publish(hs, room_id, content, (key, server_keys)).await;
+        publish(hs, room_id, Content { pdus, edus: Vec::new() }, (key, server_keys)).await;
     }
+}
+
+/// Sends an event of ours to the members of its room without looking who they are: where our key is
+/// known to be right for those of `state`, which the room has after the event. Says whether it is.
+pub(crate) fn announce_unlooked(
+    hs: &Homeserver,
+    (room_id, state): (&RoomId, StateNid),
+    pdu: &Pdu,
+) -> bool {
+    let now_ms = hs.clock.now_ms();
+    let Some(room_key) = hs.peers.room_keys().for_members_of(room_id, state, now_ms) else {
+        return false;
+    };
+    let (key, own) = hs.identity.signing();
+    let content = Content { pdus: raw(pdu.json()).into_iter().collect(), edus: Vec::new() };
+    if let Some(frame) = sign(hs, room_id, content, (key, vec![own.json().to_owned()])) {
+        offer(hs, room_id, room_key.seal(room_id, hs.rng.bytes(), &frame).map_err(Into::into));
+    }
+    true
 }
 
 /// Sends an EDU to the members of a room: for what is worth nothing a moment later.
 pub async fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>) {
     let (key, own) = hs.identity.signing();
-    let content = Content { pdus: Vec::new(), edus: vec![edu], written: None };
+    let content = Content { pdus: Vec::new(), edus: vec![edu] };
     publish(hs, room_id, content, (key, vec![own.json().to_owned()])).await;
 }
 
@@ -63,15 +72,25 @@ pub async fn announce_edu(hs: &Homeserver, room_id: &RoomId, edu: Box<RawValue>)
 struct Content {
     pdus: Vec<Box<RawValue>>,
     edus: Vec<Box<RawValue>>,
-    written: Option<Written>,
 }
 
 async fn publish(
     hs: &Homeserver,
     room_id: &RoomId,
     content: Content,
-    (key, server_keys): (&VerifyKey, Vec<Box<RawValue>>),
+    keys: (&VerifyKey, Vec<Box<RawValue>>),
 ) {
+    if let Some(frame) = sign(hs, room_id, content, keys) {
+        offer(hs, room_id, room_keys::seal(hs, room_id, &frame).await);
+    }
+}
+
+fn sign(
+    hs: &Homeserver,
+    room_id: &RoomId,
+    content: Content,
+    (key, server_keys): (&VerifyKey, Vec<Box<RawValue>>),
+) -> Option<Vec<u8>> {
     let frame = Frame {
         origin: hs.server_name().to_owned(),
         room_id: room_id.to_owned(),
@@ -80,18 +99,16 @@ async fn publish(
         edus: content.edus,
         server_keys,
     };
-    let signed = match frame.sign(key) {
-        Ok(signed) => signed,
-        Err(FrameError::TooLarge) => {
-            debug!(%room_id, "a frame does not hold these events");
-            return;
-        }
-        Err(error) => {
-            warn!(%room_id, %error, "a frame could not be made");
-            return;
-        }
-    };
-    match room_keys::seal(hs, room_id, (&signed, content.written)).await {
+    match frame.sign(key) {
+        Ok(signed) => return Some(signed),
+        Err(FrameError::TooLarge) => debug!(%room_id, "a frame does not hold these events"),
+        Err(error) => warn!(%room_id, %error, "a frame could not be made"),
+    }
+    None
+}
+
+fn offer(hs: &Homeserver, room_id: &RoomId, sealed: Result<Vec<u8>, SealError>) {
+    match sealed {
         Ok(sealed) => {
             let command = Outbound::Gossip { room_id: room_id.to_owned(), frame: sealed.into() };
             if !hs.peers.offer(command) {

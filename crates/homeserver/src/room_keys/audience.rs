@@ -20,26 +20,6 @@ pub(super) struct Look {
     pub(super) after: Vec<OwnedEventId>,
 }
 
-/// A room as the write left it from which the events of a frame come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Written {
-    /// The state of the room after them.
-    pub(crate) state: StateNid,
-    /// The position of the last of them.
-    pub(crate) pos: StreamPos,
-}
-
-impl Look {
-    /// What a look at the room would give, where that is known without one: a key for the members of
-    /// the state after the events is right for these events.
-    pub(super) fn spared(basis: Option<Basis>, written: Option<Written>) -> Option<Self> {
-        let (basis, Written { state, pos }) = basis.zip(written)?;
-        let is_right = basis.state == state && !basis.is_old;
-        let (members, after) = (Members::Remain, Vec::new());
-        is_right.then_some(Self { basis: Some(basis), state, pos, members, after })
-    }
-}
-
 /// Whether a key still reaches members only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Members {

@@ -57,6 +57,22 @@ impl OwnKeys {
         self.0.get(room_id).map(|own| own.basis(now_ms))
     }
 
+    /// The key, where it was found right for the members of a state: what the next look would find
+    /// need not be known.
+    pub(super) fn for_members_of(
+        &mut self,
+        room_id: &RoomId,
+        state: StateNid,
+        now_ms: u64,
+    ) -> Option<Arc<RoomKey>> {
+        let own = self.0.get_mut(room_id)?;
+        if own.state != state || own.is_old(now_ms) {
+            return None;
+        }
+        own.used_ms = now_ms;
+        Some(Arc::clone(&own.key))
+    }
+
     /// The key for what was seen of a room: the one we have, or the one that `make` makes of the
     /// events it must come after. `None` when the look is stale: then another one is needed.
     pub(super) fn fit(

@@ -47,26 +47,23 @@ impl Shared {
 
     /// The key of a frame that is sealed now.
     async fn key(&self) -> RoomKeyId {
-        self.key_for(None).await
-    }
-
-    /// The key of a frame with what was written some time ago.
-    async fn key_for(&self, written: Option<Written>) -> RoomKeyId {
         let hs = &self.server.hs;
-        let sealed = seal(hs, &self.room_id, (b"frame", written)).await.unwrap();
+        let sealed = seal(hs, &self.room_id, b"frame").await.unwrap();
         let opened = sealing::open(hs, &self.room_id, &sealed);
         assert_eq!(opened.as_deref(), Some(&b"frame"[..]));
         sealing::key_of(hs, &self.room_id, &sealed).unwrap().id()
     }
 
-    /// The room as it would be for a frame with what was written last.
-    async fn written(&self) -> Written {
+    /// The key of a frame with what was written when the room had a state.
+    fn key_for(&self, state: StateNid) -> Option<RoomKeyId> {
+        let now_ms = self.server.hs.clock.now_ms();
+        let keys = self.server.hs.peers.room_keys();
+        keys.for_members_of(&self.room_id, state, now_ms).map(|key| key.id())
+    }
+
+    async fn state(&self) -> StateNid {
         let room_id = self.room_id.clone();
-        let read = self.server.hs.store.read(move |snap| {
-            let room = rooms::find(snap, &room_id)?.unwrap();
-            Ok::<_, StoreError>(Written { state: room.state, pos: snap.position()? })
-        });
-        read.await.unwrap()
+        self.server.read(move |snap| Ok(rooms::find(snap, &room_id)?.unwrap().state)).await
     }
 }
 
@@ -109,15 +106,16 @@ async fn a_key_is_replaced_when_a_server_leaves_and_not_before() {
 async fn what_was_written_before_somebody_left_is_for_them_too() {
     let shared = Shared::new(Mode::Inline).await;
     let first = shared.key().await;
-    let before = shared.written().await;
+    let before = shared.state().await;
     shared.is(&zoe(), "leave").await;
-    assert_eq!(shared.key_for(Some(before)).await, first);
-    let after = shared.written().await;
-    let second = shared.key_for(Some(after)).await;
-    assert_ne!(second, first, "the frame that tells of it is for those who are left");
-    assert_eq!(shared.key_for(Some(before)).await, second, "no earlier key comes back");
+    assert_eq!(shared.key_for(before), Some(first));
+    let after = shared.state().await;
+    assert_eq!(shared.key_for(after), None, "what tells of it is for those who are left");
+    let second = shared.key().await;
+    assert_eq!(shared.key_for(after), Some(second));
+    assert_eq!(shared.key_for(before), None, "no earlier key comes back");
     shared.server.clock.advance(7 * 24 * 60 * 60 * 1000);
-    assert_ne!(shared.key_for(Some(after)).await, second, "it is old");
+    assert_eq!(shared.key_for(after), None, "it is old");
 }
 
 #[tokio::test]
@@ -142,7 +140,7 @@ async fn a_room_that_was_left_has_no_key() {
     let hs = &shared.server.hs;
     crate::rooms::leave::leave(hs, &shared.alice, shared.room_id.clone(), None).await.unwrap();
     assert!(hs.peers.room_keys().find(&shared.room_id, id, 0).is_none());
-    let sealed = seal(hs, &shared.room_id, (b"frame", None)).await;
+    let sealed = seal(hs, &shared.room_id, b"frame").await;
     assert!(matches!(sealed, Err(SealError::UnknownRoom)), "{sealed:?}");
 }
 

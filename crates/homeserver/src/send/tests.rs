@@ -13,6 +13,8 @@ use crate::{
     testing::{TestServer, content, content_of},
 };
 
+mod early;
+
 fn message_in(room_id: &RoomId, body: &str, txn_id: &str) -> NewMessage {
     NewMessage {
         room_id: room_id.to_owned(),

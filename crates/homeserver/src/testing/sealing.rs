@@ -12,7 +12,7 @@ use crate::{Homeserver, room_keys};
 /// When the node is not in the room, or its store fails.
 #[expect(clippy::expect_used, reason = "a test whose frame cannot be sealed has failed")]
 pub async fn seal(hs: &Homeserver, room_id: &RoomId, frame: &[u8]) -> Vec<u8> {
-    room_keys::seal(hs, room_id, (frame, None)).await.expect("a room it is in")
+    room_keys::seal(hs, room_id, frame).await.expect("a room it is in")
 }
 
 /// The key of a sealed frame, if the node has it.

@@ -212,6 +212,67 @@ async fn readers_see_one_moment_and_the_position_is_published_after_the_commit()
     assert_eq!(seen, (StreamPos(0), StreamPos(0), vec![]));
 }
 
+/// Where a peek runs.
+async fn peeking_thread(store: &Store) -> String {
+    let name = || Ok::<_, StoreError>(thread::current().name().map(str::to_owned));
+    store.peek(move |_| name()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn the_writer_reads_where_it_is_free() {
+    let (_dir, store) = open(Mode::Threaded);
+    let is_free = &store.inner.shared.writer_is_free;
+    let asleep = async || {
+        while is_free.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    };
+    store.write(|txn| note(txn, 1)).await.unwrap();
+    asleep().await;
+    assert!(peeking_thread(&store).await.starts_with("store-reader"));
+    // Said by the test, so that it does not matter how long the writer stays awake.
+    is_free.store(true, Ordering::Relaxed);
+    let panicked = store.peek(|_| -> Result<(), StoreError> { panic!("here") }).await;
+    assert!(matches!(panicked, Err(StoreError::Panicked(_))));
+    asleep().await;
+    is_free.store(true, Ordering::Relaxed);
+    assert_eq!(peeking_thread(&store).await, "store-writer");
+}
+
+#[tokio::test]
+async fn a_read_by_the_writer_sees_whole_groups() {
+    let (_dir, store) = open(Mode::Threaded);
+    let (begun, begins) = oneshot::channel();
+    let (open, opened) = mpsc::channel();
+    let (mut writes, first) = (JoinSet::new(), store.clone());
+    writes.spawn(async move {
+        let write = first.write(move |txn| {
+            begun.send(()).unwrap();
+            opened.recv().unwrap();
+            note(txn, 1)
+        });
+        write.await
+    });
+    begins.await.unwrap();
+    // As by somebody who found the writer free just before the group began.
+    store.inner.shared.writer_is_free.store(true, Ordering::Relaxed);
+    let (reader, second) = (store.clone(), store.clone());
+    let mut reads = JoinSet::new();
+    reads.spawn(async move {
+        reader.peek(|snap| Ok::<_, StoreError>((notes(snap.conn()), snap.position()?))).await
+    });
+    tokio::task::yield_now().await;
+    writes.spawn(async move { second.write(|txn| note(txn, 2)).await });
+    tokio::task::yield_now().await;
+    open.send(()).unwrap();
+    for written in writes.join_all().await {
+        written.unwrap();
+    }
+    let seen = reads.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(seen, (vec![(1, 1), (2, 2)], StreamPos(2)));
+    assert_eq!(store.counts().commits, 1);
+}
+
 #[tokio::test]
 async fn a_panic_in_a_read_ends_nothing_else() {
     for mode in [Mode::Threaded, Mode::Inline] {
